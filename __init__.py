@@ -1,0 +1,3 @@
+"""KineTrack."""
+
+__version__ = "0.1.0"
