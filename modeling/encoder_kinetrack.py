@@ -1,0 +1,111 @@
+"""Spatial encoder: a 2D backbone on every frame and a small top-down pyramid (arXiv 2507.22421, Section 3.1).
+
+Every normalisation here is per location over channels, or a BatchNorm with frozen statistics, so that nothing mixes
+frames, samples or padding: a batch of N equals N alone and a clip equals its frames.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.backbone_utils import load_backbone
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each location of (N, D, H, W)."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, D, H, W) -> (N, D, H, W); free of copies when the input is in channels_last layout."""
+        channels_last = inputs.permute(0, 2, 3, 1)  # (N, H, W, D)
+        return F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+
+
+class SeparableConv(nn.Module):
+    """Depthwise 3x3, pointwise 1x1, per-location normalisation, ReLU."""
+
+    def __init__(self, num_channels: int, eps: float):
+        super().__init__()
+        self.depthwise = nn.Conv2d(num_channels, num_channels, 3, padding=1, groups=num_channels, bias=False)
+        self.pointwise = nn.Conv2d(num_channels, num_channels, 1, bias=False)
+        self.norm = ChannelNorm(num_channels, eps)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, D, H, W) -> (N, D, H, W)."""
+        return F.relu(self.norm(self.pointwise(self.depthwise(inputs))))
+
+
+class SpatialEncoder(nn.Module):
+    """Backbone and pyramid: frames (N, 3, H, W) -> F (N, D, H/16, W/16) and P (N, D, H/8, W/8).
+
+    Args:
+        config: `KineTrackConfig`; `config.backbone_config` names any 2D backbone with strides 8, 16 and 32.
+        with_pyramid: whether the stride-8 map P is made; action-only models do without.
+
+    Raises:
+        ValueError: the backbone does not give exactly three feature maps.
+    """
+
+    def __init__(self, config, with_pyramid: bool = True):
+        super().__init__()
+        size = config.hidden_size
+        self.backbone = load_backbone(config)
+        channels = list(self.backbone.channels)
+        if len(channels) != 3:
+            raise ValueError(
+                f"`backbone_config` must give three feature maps, at strides 8, 16 and 32, but gives {len(channels)}. "
+                "Set `out_indices` (timm: [2, 3, 4]) or `out_features` (ResNet: ['stage2', 'stage3', 'stage4'])."
+            )
+        self.fine_lateral = nn.Conv2d(channels[0], size, 1) if with_pyramid else None  # stride 8
+        self.middle_lateral = nn.Conv2d(channels[1], size, 1)  # stride 16
+        self.coarse_lateral = nn.Conv2d(channels[2], size, 1)  # stride 32
+        self.smooth_features = SeparableConv(size, config.layer_norm_eps)  # stride 16
+        self.smooth_pyramid = SeparableConv(size, config.layer_norm_eps) if with_pyramid else None  # stride 8
+
+    def train(self, mode: bool = True) -> "SpatialEncoder":
+        """Training mode for everything except the backbone's BatchNorms, whose statistics stay frozen."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Encodes frames one by one.
+
+        Args:
+            frames: (N, 3, H, W), H and W multiples of 32.
+
+        Returns:
+            F (N, D, H/16, W/16) and P (N, D, H/8, W/8), or None without a pyramid.
+
+        Raises:
+            ValueError: H or W is no multiple of 32, or the backbone's strides are not 8, 16 and 32.
+        """
+        height, width = frames.shape[-2:]
+        if height % 32 or width % 32:
+            raise ValueError(
+                f"The model input must have sides that are multiples of 32, got {height}x{width}. "
+                "The video processor pads to such a canvas; set its `size` to multiples of 32."
+            )
+        maps = self.backbone(frames.contiguous(memory_format=torch.channels_last)).feature_maps
+        expected = [(height // stride, width // stride) for stride in (8, 16, 32)]
+        if [tuple(feature_map.shape[-2:]) for feature_map in maps] != expected:
+            raise ValueError(
+                f"`backbone_config` must give feature maps at strides 8, 16 and 32, so {expected} for this input, "
+                f"but gives {[tuple(feature_map.shape[-2:]) for feature_map in maps]}."
+            )
+        fine, middle, coarse = maps
+        middle = self.middle_lateral(middle) + _upsample(self.coarse_lateral(coarse))  # (N, D, H/16, W/16)
+        features = self.smooth_features(middle)
+        if self.fine_lateral is None:
+            return features, None
+        return features, self.smooth_pyramid(self.fine_lateral(fine) + _upsample(middle))
+
+
+def _upsample(inputs: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(inputs, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,78 @@
+"""Action and tracking heads (arXiv 2507.22421, Section 3.4; detection by centres after FairMOT, arXiv 2004.01888)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..modeling.encoder_kinetrack import ChannelNorm, SeparableConv
+
+
+class ActionHead(nn.Module):
+    """Norm, dropout and one linear layer a label group, on the representation R of the whole frame or of one region.
+
+    Args:
+        config: `KineTrackConfig`; `id2label` is the primary group, `label_groups` the further ones.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.group_classifiers = nn.ModuleDict(
+            {name: nn.Linear(config.hidden_size, len(classes)) for name, classes in config.label_groups.items()}
+        )
+
+    def forward(self, representation: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """R (..., D) -> logits (..., num_labels) and one (..., n) tensor for every further group."""
+        hidden = self.dropout(self.norm(representation))
+        return self.classifier(hidden), {name: layer(hidden) for name, layer in self.group_classifiers.items()}
+
+
+class TrackingHead(nn.Module):
+    """Detects objects by their centres on the stride-8 grid and describes their identity.
+
+    The input is P + up(F * (1 + gamma * N * alpha)), N being the number of valid cells: where attention is uniform the
+    factor is 1 + gamma, and no cell can be erased by attention elsewhere. gamma is learned and starts at 0.
+
+    Args:
+        config: `KineTrackConfig`.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.stride = config.output_stride
+        self.attention_gain = nn.Parameter(torch.zeros(1))  # gamma
+        self.feature_norm = ChannelNorm(size, eps)
+        self.stem = SeparableConv(size, eps)
+        self.heatmap_branch = SeparableConv(size, eps)
+        self.distance_branch = SeparableConv(size, eps)
+        self.heatmap = nn.Conv2d(size, len(config.object_classes), 1)
+        self.distance = nn.Conv2d(size, 4, 1)
+        self.embedding = nn.Conv2d(size, config.embedding_size, 1)
+
+    def forward(
+        self, pyramid: torch.Tensor, features: torch.Tensor, spatial_attention: torch.Tensor, cell_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Dense detection maps.
+
+        Args:
+            pyramid: P (N, D, H/8, W/8).
+            features: F (N, D, H/16, W/16).
+            spatial_attention: alpha (N, H/16, W/16).
+            cell_mask: (N, 1, H/16, W/16), 1 for valid cells.
+
+        Returns:
+            heatmap logits (N, C, H/8, W/8); distances (N, 4, H/8, W/8) from the cell's centre to the left, top, right
+            and bottom side in pixels of the model input, positive, never clipped to the frame; embeddings
+            (N, E, H/8, W/8) of unit length.
+        """
+        count = cell_mask.sum(dim=(1, 2, 3), keepdim=True)  # (N, 1, 1, 1)
+        gain = 1 + self.attention_gain * count * spatial_attention.unsqueeze(1)  # (N, 1, H/16, W/16)
+        fused = pyramid + F.interpolate(features * gain, scale_factor=2.0, mode="nearest")
+        trunk = self.stem(self.feature_norm(fused))
+        heatmap = self.heatmap(self.heatmap_branch(trunk))
+        distances = F.softplus(self.distance(self.distance_branch(trunk))) * self.stride
+        embeddings = F.normalize(self.embedding(trunk), dim=1)
+        return heatmap, distances, embeddings

@@ -1,0 +1,235 @@
+"""Losses of both tasks. A missing label switches its term off; labels are never faked.
+
+Sources: penalty-reduced focal loss, CornerNet / CenterNet (arXiv 1808.01244, 1904.07850) with the elliptical Gaussians
+of TTFNet (arXiv 1909.00700); GIoU (arXiv 1902.09630); supervised contrastive loss (arXiv 2004.11362).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torchvision.ops import generalized_box_iou_loss
+
+# Half of a box's side, times this, is three standard deviations of its heatmap Gaussian (TTFNet's alpha).
+_GAUSSIAN_EXTENT = 0.54
+
+
+@dataclass
+class DenseTargets:
+    """Targets of one frame on the stride-8 grid, G = H/8 * W/8 cells flattened row by row.
+
+    heatmap (C, G) in [0, 1], exactly 1 at centres; positive_weight (C, G), the weight of a centre and 0 elsewhere;
+    negative_weight (C, G), 0 inside ignored areas, padding and for unlabelled frames; box_index (G,), the box whose
+    distances a cell learns or -1; box_weight (G,), summing to a box's weight over its cells; centers (n,), the cell of
+    every box that is neither ignored nor outside the frame; kept (n,), its row in the annotation.
+    """
+
+    heatmap: torch.Tensor
+    positive_weight: torch.Tensor
+    negative_weight: torch.Tensor
+    box_index: torch.Tensor
+    box_weight: torch.Tensor
+    centers: torch.Tensor
+    kept: torch.Tensor
+
+
+def dense_targets(
+    frame: dict, num_classes: int, height: int, width: int, stride: int, center_radius: float, valid: torch.Tensor
+) -> DenseTargets:
+    """Draws one annotated frame on the grid.
+
+    Args:
+        frame: `boxes` (n, 4) xyxy in pixels of the model input, `class_labels` (n,), optional `ignore` (n,) bool and
+            `weight` (n,). Boxes may reach beyond the frame; those whose centre is outside the valid area are ignored.
+        num_classes: C.
+        height: rows of the grid.
+        width: columns of the grid.
+        stride: pixels a cell.
+        center_radius: see `KineTrackConfig`.
+        valid: (H/8, W/8) bool, cells that see the frame.
+
+    Raises:
+        ValueError: a class label outside the configuration's object classes.
+    """
+    device = valid.device
+    boxes = frame["boxes"].to(device=device, dtype=torch.float32)
+    labels = frame["class_labels"].to(device)
+    if labels.numel() and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
+        raise ValueError(
+            f"`class_labels` must be between 0 and {num_classes - 1} (`object_classes` in the configuration), "
+            f"got {labels.unique().tolist()}."
+        )
+    ignore = frame.get("ignore")
+    ignore = torch.zeros_like(labels, dtype=torch.bool) if ignore is None else ignore.to(device)
+    weight = frame.get("weight")
+    weight = torch.ones(len(labels), device=device) if weight is None else weight.to(device)
+
+    x = (torch.arange(width, device=device) + 0.5) * stride  # (W,)
+    y = (torch.arange(height, device=device) + 0.5) * stride  # (H,)
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2  # (n, 2)
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)  # (n, 2)
+    column, row = (center / stride).floor().long().unbind(-1)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    inside &= valid[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+
+    negative_weight = valid.to(torch.float32).flatten().repeat(num_classes, 1)  # (C, G)
+    hidden = ignore | ~inside
+    if hidden.any():
+        left, top, right, bottom = boxes[hidden].unsqueeze(-1).unbind(1)  # (m, 1)
+        covered = ((y >= top) & (y <= bottom)).unsqueeze(2) & ((x >= left) & (x <= right)).unsqueeze(1)  # (m, H, W)
+        negative_weight[:, covered.any(0).flatten()] = 0
+
+    kept = (~hidden).nonzero().squeeze(1)
+    centers = row[kept] * width + column[kept]  # (n,)
+    heatmap = torch.zeros(num_classes, height * width, device=device)
+    positive_weight = torch.zeros_like(heatmap)
+    box_index = torch.full((height * width,), -1, dtype=torch.long, device=device)
+    box_weight = torch.zeros(height * width, device=device)
+    if len(kept):
+        boxes, size, labels, weight = boxes[kept], size[kept], labels[kept], weight[kept]
+        offset_x = x - (column[kept, None] + 0.5) * stride  # (n, W)
+        offset_y = y - (row[kept, None] + 0.5) * stride  # (n, H)
+        sigma = (size * _GAUSSIAN_EXTENT / 6).clamp(min=stride / 3)  # (n, 2); at least a third of a cell
+        gaussian_x = torch.exp(-(offset_x**2) / (2 * sigma[:, :1] ** 2))
+        gaussian_y = torch.exp(-(offset_y**2) / (2 * sigma[:, 1:] ** 2))
+        gaussian = (gaussian_y.unsqueeze(2) * gaussian_x.unsqueeze(1)).flatten(1)  # (n, G)
+        heatmap.scatter_reduce_(0, labels[:, None].expand_as(gaussian), gaussian, "amax")
+        positive_weight.view(-1).scatter_reduce_(0, labels * height * width + centers, weight, "amax")
+
+        # Cells near a centre learn that box's distances; where boxes compete, the smallest is in front.
+        near_x = offset_x.abs() <= (size[:, :1] * center_radius).clamp(min=stride / 2)
+        near_y = offset_y.abs() <= (size[:, 1:] * center_radius).clamp(min=stride / 2)
+        near = (near_y.unsqueeze(2) & near_x.unsqueeze(1)).flatten(1) & valid.flatten()  # (n, G)
+        area = size.prod(-1)
+        order = area.argsort(descending=True)
+        rank = torch.where(near[order], torch.arange(len(kept), device=device)[:, None], -1).amax(0)  # (G,)
+        box_index = torch.where(rank >= 0, order[rank.clamp(min=0)], -1)
+        box_index[centers[order]] = order
+        assigned = box_index[box_index >= 0]
+        cells = torch.bincount(assigned, minlength=len(kept))
+        box_weight[box_index >= 0] = (weight / cells.clamp(min=1))[assigned]
+    return DenseTargets(heatmap, positive_weight, negative_weight, box_index, box_weight, centers, kept)
+
+
+def focal_loss(logits: torch.Tensor, targets: list[DenseTargets], alpha: float, beta: float) -> torch.Tensor:
+    """Penalty-reduced focal loss over all labelled frames, divided by the weight of all centres.
+
+    Shapes: logits (N, C, H, W), one target a frame -> scalar.
+    """
+    logits = logits.float().flatten(2)  # (N, C, G)
+    heatmap = torch.stack([t.heatmap for t in targets])
+    positive = torch.stack([t.positive_weight for t in targets])
+    negative = torch.stack([t.negative_weight for t in targets]) * (positive == 0)
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
+    positive_loss = -positive * log_q.exp() ** alpha * log_p
+    negative_loss = -negative * (1 - heatmap) ** beta * log_p.exp() ** alpha * log_q
+    return (positive_loss.sum() + negative_loss.sum()) / positive.sum().clamp(min=1)
+
+
+def distance_loss(
+    distances: torch.Tensor, targets: list[DenseTargets], frames: list[dict], stride: int
+) -> torch.Tensor | None:
+    """GIoU loss of the cells near centres; every box counts by its weight however many cells it has.
+
+    Shapes: distances (N, 4, H, W) in pixels of the model input -> scalar, or None where there is no box.
+    """
+    height, width = distances.shape[-2:]
+    flat = distances.float().flatten(2)  # (N, 4, G)
+    predicted, wanted, weights = [], [], []
+    for index, (target, frame) in enumerate(zip(targets, frames, strict=True)):
+        cells = (target.box_index >= 0).nonzero().squeeze(1)
+        x = (cells % width + 0.5) * stride
+        y = (cells // width + 0.5) * stride
+        left, top, right, bottom = flat[index, :, cells]
+        predicted.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1))
+        boxes = frame["boxes"].to(device=distances.device, dtype=torch.float32)[target.kept]
+        wanted.append(boxes[target.box_index[cells]])
+        weights.append(target.box_weight[cells])
+    weight = torch.cat(weights)
+    if not len(weight):
+        return None
+    losses = generalized_box_iou_loss(torch.cat(predicted), torch.cat(wanted))
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
+
+
+def identity_loss(embeddings: torch.Tensor, keys: torch.Tensor, frames: torch.Tensor, temperature: float):
+    """Supervised contrastive loss in float32. Anchors without a positive in another frame are left out.
+
+    Args:
+        embeddings: (M, E) of unit length, at object centres.
+        keys: (M,) one number a (sequence, identity).
+        frames: (M,) one number a (sample, frame); a positive is the same key in another frame.
+        temperature: divides the similarities.
+
+    Returns:
+        Scalar, or None where no anchor has a positive.
+    """
+    same = (keys[:, None] == keys[None]) & (frames[:, None] != frames[None])  # (M, M)
+    anchors = same.any(1)
+    if not anchors.any():
+        return None
+    similarity = embeddings.float() @ embeddings.float().T / temperature
+    similarity = similarity.masked_fill(torch.eye(len(keys), dtype=torch.bool, device=keys.device), float("-inf"))
+    log_probability = similarity.log_softmax(dim=1)
+    positives = log_probability.masked_fill(~same, 0).sum(1)[anchors] / same.sum(1)[anchors]
+    return -positives.mean()
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor | None:
+    """Cross-entropy with label smoothing; -100 marks a missing label, None is returned when all are missing."""
+    known = labels != -100
+    if not known.any():
+        return None
+    return F.cross_entropy(logits[known].float(), labels[known], label_smoothing=smoothing)
+
+
+def tracking_losses(config, heatmap_logits, distances, embeddings, frame_labels, valid) -> dict[str, torch.Tensor]:
+    """The terms `heatmap`, `box` and `identity` of a batch of clips.
+
+    Args:
+        config: `KineTrackConfig`.
+        heatmap_logits: (B, T, C, H/8, W/8).
+        distances: (B, T, 4, H/8, W/8).
+        embeddings: (B, T, E, H/8, W/8).
+        frame_labels: `frame_labels[b][t]`, a dict as for `dense_targets` with optional `track_ids` (n,), -1 being
+            unknown and others unique in the batch per (sequence, identity); or None for a frame without annotation.
+        valid: (B, H/8, W/8) bool.
+
+    Returns:
+        The terms that have labels.
+    """
+    where = [(b, t) for b, clip in enumerate(frame_labels) for t, frame in enumerate(clip) if frame is not None]
+    if not where:
+        return {}
+    height, width = heatmap_logits.shape[-2:]
+    grid = (len(config.object_classes), height, width, config.output_stride, config.center_radius)
+    frames = [frame_labels[b][t] for b, t in where]
+    targets = [dense_targets(frame, *grid, valid[b]) for frame, (b, _) in zip(frames, where, strict=True)]
+    rows, columns = torch.tensor(where, device=heatmap_logits.device).unbind(1)
+    terms = {"heatmap": focal_loss(heatmap_logits[rows, columns], targets, config.focal_alpha, config.focal_beta)}
+    boxes = distance_loss(distances[rows, columns], targets, frames, config.output_stride)
+    if boxes is not None:
+        terms["box"] = boxes
+
+    vectors, keys, moments = [], [], []
+    for number, ((b, t), frame, target) in enumerate(zip(where, frames, targets, strict=True)):
+        if frame.get("track_ids") is None or not len(target.kept):
+            continue
+        ids = frame["track_ids"].to(heatmap_logits.device)[target.kept]
+        vectors.append(embeddings[b, t].flatten(1)[:, target.centers[ids >= 0]].T)
+        keys.append(ids[ids >= 0])
+        moments.append(torch.full_like(keys[-1], number))
+    if vectors:
+        identity = identity_loss(
+            torch.cat(vectors), torch.cat(keys), torch.cat(moments), config.contrastive_temperature
+        )
+        if identity is not None:
+            terms["identity"] = identity
+    return terms
+
+
+def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor | None:
+    """Sum of the active terms by the configuration's `loss_weights`; `group_<name>` terms share the weight `group`."""
+    if not terms:
+        return None
+    return sum(weights[name.split("_")[0]] * term for name, term in terms.items())

@@ -1,0 +1,449 @@
+"""The KineTrack models: frames in, actions, detections and a streaming state out (arXiv 2507.22421, Section 3)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from ..configuration.configuration_kinetrack import KineTrackConfig
+from ..modeling.attention_kinetrack import AttentionMemory, HierarchicalAttention, cell_overlap
+from ..modeling.encoder_kinetrack import ChannelNorm, SpatialEncoder
+from ..modeling.heads_kinetrack import ActionHead, TrackingHead
+from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
+from ..modeling.propagation_kinetrack import TemporalPropagation
+
+
+@dataclass
+class KineTrackState(ModelOutput):
+    """All a stream carries from frame to frame; its size does not depend on how many frames were seen.
+
+    Attributes:
+        hidden (`tuple` of `num_propagation_layers` tensors `(B, H/16, W/16, D)`): h of every propagation block.
+        cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
+        scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
+        features (`(B, W, D)`): likewise.
+    """
+
+    hidden: tuple[torch.Tensor, ...] | None = None
+    cache: tuple[torch.Tensor, ...] | None = None
+    scores: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+@dataclass
+class KineTrackModelOutput(ModelOutput):
+    """Output of `KineTrackModel`.
+
+    Attributes:
+        last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
+        pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
+        pooler_output (`(B, D)`): R, the representation seen from the last valid frame.
+        spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
+        temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
+        state (`KineTrackState`): for the next chunk of the stream.
+        hidden_states (`tuple`, *optional*): F before and after every propagation block.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pyramid_features: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    spatial_attention: torch.Tensor | None = None
+    temporal_attention: torch.Tensor | None = None
+    state: KineTrackState | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class KineTrackOutput(ModelOutput):
+    """Output of the models with heads; what a model has no head for is None.
+
+    Attributes:
+        loss (scalar, *optional*): the weighted sum of `loss_terms`, where labels were given.
+        logits (`(B, num_labels)`): primary action group.
+        group_logits (`dict` of `(B, n)`): further label groups.
+        region_logits (`(B, num_labels)`): actions within `region_boxes`, where those were given.
+        heatmap_logits (`(B, T, C, H/8, W/8)`): object centres by class.
+        distances (`(B, T, 4, H/8, W/8)`): pixels of the model input from cell centre to left, top, right, bottom.
+        embeddings (`(B, T, E, H/8, W/8)`): identity, of unit length.
+        loss_terms (`dict` of scalars): those of action, region, group_<name>, heatmap, box, identity that had labels.
+
+    The others are as in `KineTrackModelOutput`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    group_logits: dict[str, torch.Tensor] | None = None
+    region_logits: torch.Tensor | None = None
+    heatmap_logits: torch.Tensor | None = None
+    distances: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+    spatial_attention: torch.Tensor | None = None
+    temporal_attention: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    state: KineTrackState | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    loss_terms: dict[str, torch.Tensor] | None = None
+
+
+class KineTrackPreTrainedModel(PreTrainedModel):
+    """Weights, loading and saving shared by all KineTrack models."""
+
+    config_class = KineTrackConfig
+    base_model_prefix = "kinetrack"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = False
+    _no_split_modules = ["SpatialEncoder", "TemporalPropagation"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Fills new parameters; the backbone initialises itself."""
+        std = self.config.initializer_range
+        if isinstance(module, TemporalPropagation):
+            # The convolution over time starts as the identity, and memories from about one to twenty frames long.
+            init.zeros_(module.temporal_weight)
+            init.ones_(module.temporal_weight[-1])
+            for gate in (module.gate, module.backward_gate):
+                if gate is not None:
+                    init.copy_(gate.bias, torch.linspace(-3.0, 1.0, gate.bias.numel(), device=gate.bias.device))
+        elif isinstance(module, TrackingHead):
+            init.zeros_(module.attention_gain)
+            init.constant_(module.heatmap.bias, -math.log(99.0))  # a prior of one cell in a hundred (RetinaNet)
+            init.constant_(module.distance.bias, 2.0)
+        elif isinstance(module, (ChannelNorm, nn.LayerNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    def loss_function(self, *args, **kwargs):
+        """The project's own losses are in `loss_kinetrack`; the library's are not used."""
+        return weighted_sum(*args, **kwargs)
+
+
+class KineTrackModel(KineTrackPreTrainedModel):
+    """Encoder, parallel temporal propagation and hierarchical attention, without heads.
+
+    Args:
+        config: `KineTrackConfig`.
+        with_pyramid: whether P is made; action-only models do without.
+    """
+
+    def __init__(self, config: KineTrackConfig, with_pyramid: bool = True):
+        super().__init__(config)
+        self.with_pyramid = with_pyramid
+        self.encoder = SpatialEncoder(config, with_pyramid)
+        self.propagation = nn.ModuleList([TemporalPropagation(config) for _ in range(config.num_propagation_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = HierarchicalAttention(config)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        frame_mask: torch.Tensor | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        state: KineTrackState | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> KineTrackModelOutput | tuple:
+        """Runs a clip, or continues a stream.
+
+        Args:
+            pixel_values_videos: (B, T, 3, H, W), normalised by the video processor; H and W multiples of 32.
+            frame_mask: (B, T), True for valid frames, which come first. None: all.
+            pixel_mask: (B, H, W), True for pixels of the frame, which are top left. None: all.
+            state: of the earlier part of the same stream.
+            output_hidden_states: whether `hidden_states` are wanted.
+            return_dict: False for a tuple.
+
+        Raises:
+            ValueError: wrong shapes, a mask with valid frames behind masked ones, values that are not finite (nothing
+                is changed then), a state of another batch or size, or a state with a bidirectional model.
+        """
+        self._check_inputs(pixel_values_videos, frame_mask, pixel_mask, state)
+        batch, length, _, height, width = pixel_values_videos.shape
+        frames = pixel_values_videos.to(self.dtype)
+        if pixel_mask is not None:
+            frames = frames * pixel_mask[:, None, None].to(frames.dtype)
+        if frame_mask is not None:
+            frames = frames * frame_mask[:, :, None, None, None].to(frames.dtype)
+        features, pyramid = self.encoder(frames.flatten(0, 1))
+        features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
+
+        overlap = self.valid_overlap(pixel_mask, batch, height, width).to(features.dtype)  # (B, 1, H16, W16)
+        cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1)
+        hidden, cache, hidden_states = [], [], [features]
+        for index, block in enumerate(self.propagation):
+            past = None if state is None else (state.hidden[index], state.cache[index])
+            features, (new_hidden, new_cache) = block(features, cell_mask, frame_mask, past)
+            hidden.append(new_hidden)
+            cache.append(new_cache)
+            hidden_states.append(features)
+        features = self.norm(features)
+
+        alpha, pooled, scores = self.attention.attend_space(
+            features.flatten(0, 1), overlap.repeat_interleave(length, dim=0)
+        )  # (BT, 1, H16, W16), (BT, 1, D), (BT, 1)
+        beta, summary, memory = self.attention.attend_time(
+            scores.view(batch, length),
+            pooled.view(batch, length, -1),
+            frame_mask,
+            None if state is None else AttentionMemory(state.scores, state.features),
+        )
+        output = KineTrackModelOutput(
+            last_hidden_state=features.permute(0, 1, 4, 2, 3),
+            pyramid_features=None if pyramid is None else pyramid.unflatten(0, (batch, length)),
+            pooler_output=summary,
+            spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
+            temporal_attention=beta,
+            state=KineTrackState(tuple(hidden), tuple(cache), memory.scores, memory.features),
+            hidden_states=(
+                tuple(states.permute(0, 1, 4, 2, 3) for states in hidden_states)
+                if (self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
+                else None
+            ),
+        )
+        return output if _wants_dict(self.config, return_dict) else output.to_tuple()
+
+    def valid_overlap(self, pixel_mask: torch.Tensor | None, batch: int, height: int, width: int) -> torch.Tensor:
+        """Fraction of every stride-16 cell that shows the frame: (B, 1, H/16, W/16)."""
+        return self.region_overlap(pixel_mask, None, batch, height, width)
+
+    def region_overlap(
+        self, pixel_mask: torch.Tensor | None, boxes: torch.Tensor | None, batch: int, height: int, width: int
+    ) -> torch.Tensor:
+        """Overlap of stride-16 cells with boxes cut to the valid area, or with that area when boxes is None.
+
+        Args:
+            pixel_mask: (B, H, W) or None.
+            boxes: (B, R, 4) xyxy in pixels of the model input, or None.
+            batch: B.
+            height: H of the model input.
+            width: W of the model input.
+
+        Returns:
+            (B, R, H/16, W/16), R = 1 without boxes; zero for boxes outside or not finite.
+        """
+        stride = self.config.feature_stride
+        if pixel_mask is None:
+            extent = torch.tensor([[width, height]], device=self.device, dtype=torch.float32).expand(batch, 2)
+        else:
+            extent = torch.stack([pixel_mask.any(1).sum(-1), pixel_mask.any(2).sum(-1)], dim=-1).float()  # (B, 2)
+        area = torch.cat([torch.zeros_like(extent), extent], dim=-1).unsqueeze(1)  # (B, 1, 4)
+        if boxes is not None:
+            boxes = torch.where(boxes.isfinite().all(-1, keepdim=True), boxes, torch.zeros_like(boxes)).to(area.dtype)
+            area = torch.cat(
+                [torch.maximum(boxes[..., :2], area[..., :2]), torch.minimum(boxes[..., 2:], area[..., 2:])], dim=-1
+            )
+        return cell_overlap(area, height // stride, width // stride, stride)
+
+    def attend_regions(
+        self, features: torch.Tensor, boxes: torch.Tensor, pixel_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eqs. 3 and 4 within boxes, on features already computed.
+
+        Args:
+            features: `last_hidden_state` of single frames, (B, D, H/16, W/16).
+            boxes: (B, R, 4) xyxy in pixels of the model input.
+            pixel_mask: (B, H, W) or None.
+
+        Returns:
+            Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D).
+        """
+        height, width = (side * self.config.feature_stride for side in features.shape[-2:])
+        overlap = self.region_overlap(pixel_mask, boxes, features.shape[0], height, width).to(features.dtype)
+        _, pooled, scores = self.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
+        return scores, pooled
+
+    def _check_inputs(self, videos, frame_mask, pixel_mask, state):
+        if videos.dim() != 5 or videos.shape[2] != 3 or videos.shape[1] < 1:
+            raise ValueError(
+                f"`pixel_values_videos` must be (batch, frames, 3, height, width), got {tuple(videos.shape)}."
+            )
+        if state is not None and self.config.bidirectional:
+            raise ValueError("A model with `bidirectional=True` needs the whole clip and cannot continue a stream.")
+        batch, length, _, height, width = videos.shape
+        if frame_mask is not None and frame_mask.shape != (batch, length):
+            raise ValueError(f"`frame_mask` must be {(batch, length)}, got {tuple(frame_mask.shape)}.")
+        if pixel_mask is not None and pixel_mask.shape != (batch, height, width):
+            raise ValueError(f"`pixel_mask` must be {(batch, height, width)}, got {tuple(pixel_mask.shape)}.")
+        if state is not None:
+            stride = self.config.feature_stride
+            grid = (batch, height // stride, width // stride, self.config.hidden_size)
+            for hidden in state.hidden:
+                if tuple(hidden.shape) != grid:
+                    raise ValueError(
+                        f"The state belongs to a stream of shape {tuple(hidden.shape)}, this input needs {grid}. "
+                        "Start a new stream (state=None) when the batch or the frame size changes."
+                    )
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or videos.is_meta:
+            return
+        if not torch.isfinite(videos.sum()) and not torch.isfinite(videos).all():
+            raise ValueError("`pixel_values_videos` has NaN or infinite values; drop the broken frames.")
+        if frame_mask is not None and not bool(
+            (frame_mask[:, :-1] >= frame_mask[:, 1:]).all() & frame_mask[:, 0].all()
+        ):
+            raise ValueError("`frame_mask` must have the valid frames first and at least one of them.")
+
+
+class _KineTrackWithHeads(KineTrackPreTrainedModel):
+    """What the three models with heads share; which heads there are is the subclass's to say."""
+
+    has_action_head = True
+    has_tracking_head = True
+
+    def __init__(self, config: KineTrackConfig):
+        super().__init__(config)
+        self.kinetrack = KineTrackModel(config, with_pyramid=self.has_tracking_head)
+        self.action_head = ActionHead(config) if self.has_action_head else None
+        self.tracking_head = TrackingHead(config) if self.has_tracking_head else None
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        frame_mask: torch.Tensor | None = None,
+        pixel_mask: torch.Tensor | None = None,
+        state: KineTrackState | None = None,
+        labels: torch.Tensor | None = None,
+        group_labels: dict[str, torch.Tensor] | None = None,
+        region_boxes: torch.Tensor | None = None,
+        frame_labels: list[list[dict | None]] | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> KineTrackOutput | tuple:
+        """Runs a clip, or continues a stream, through encoder, propagation, attention and heads in one pass.
+
+        Args:
+            pixel_values_videos: (B, T, 3, H, W), from the video processor.
+            frame_mask: (B, T), True for valid frames, which come first.
+            pixel_mask: (B, H, W), True for pixels of the frame, which are top left.
+            state: of the earlier part of the same stream.
+            labels: (B,) class of the primary group, -100 where there is none.
+            group_labels: (B,) for each of `config.label_groups`, -100 where there is none.
+            region_boxes: (B, T, 4) xyxy in pixels of the model input, one tube a clip, NaN in frames without a box.
+                `region_logits` are its actions; with `labels`, they are learned as well.
+            frame_labels: see `tracking_losses`.
+            output_hidden_states: whether `hidden_states` are wanted.
+            return_dict: False for a tuple.
+
+        Raises:
+            ValueError: as `KineTrackModel.forward`, or labels outside the configuration's.
+        """
+        base = self.kinetrack(
+            pixel_values_videos, frame_mask, pixel_mask, state, output_hidden_states=output_hidden_states
+        )
+        output = KineTrackOutput(
+            spatial_attention=base.spatial_attention,
+            temporal_attention=base.temporal_attention,
+            last_hidden_state=base.last_hidden_state,
+            state=base.state,
+            hidden_states=base.hidden_states,
+        )
+        terms = {}
+        if self.action_head is not None:
+            output.logits, output.group_logits = self.action_head(base.pooler_output)
+            if region_boxes is not None:
+                output.region_logits, present = self._classify_tubes(base, region_boxes, frame_mask, pixel_mask)
+                if labels is not None:
+                    terms["region"] = self._action_loss(output.region_logits, labels.where(present, -100))
+            if labels is not None:
+                terms["action"] = self._action_loss(output.logits, labels)
+            for name, wanted in (group_labels or {}).items():
+                if name not in output.group_logits:
+                    raise ValueError(f"`group_labels` has {name!r}; `label_groups` has {list(output.group_logits)}.")
+                terms[f"group_{name}"] = self._action_loss(output.group_logits[name], wanted)
+        if self.tracking_head is not None:
+            maps = self._detect(base, pixel_mask, pixel_values_videos.shape)
+            output.heatmap_logits, output.distances, output.embeddings = maps
+            if frame_labels is not None:
+                valid = self._valid_cells(pixel_mask, pixel_values_videos)
+                terms |= tracking_losses(self.config, *maps, frame_labels, valid)
+        terms = {name: term for name, term in terms.items() if term is not None}
+        if terms:
+            output.loss_terms = terms
+            output.loss = self.loss_function(terms, self.config.loss_weights)
+        return output if _wants_dict(self.config, return_dict) else output.to_tuple()
+
+    def attend_regions(self, features, boxes, pixel_mask=None):
+        """See `KineTrackModel.attend_regions`."""
+        return self.kinetrack.attend_regions(features, boxes, pixel_mask)
+
+    def _classify_tubes(self, base, boxes, frame_mask, pixel_mask):
+        """Logits (B, num_labels) within one tube a clip, and whether it is seen at all (B,)."""
+        batch, length = boxes.shape[:2]
+        features = base.last_hidden_state.flatten(0, 1)  # (BT, D, H16, W16)
+        if pixel_mask is not None:
+            pixel_mask = pixel_mask.repeat_interleave(length, dim=0)
+        scores, pooled = self.attend_regions(features, boxes.reshape(-1, 1, 4), pixel_mask)
+        scores, pooled = scores.view(batch, length), pooled.view(batch, length, -1)
+        _, summary, _ = self.kinetrack.attention.attend_time(scores, pooled, frame_mask)
+        return self.action_head(summary)[0], (scores > float("-inf")).any(1)
+
+    def _detect(self, base, pixel_mask, shape):
+        batch, length, _, height, width = shape
+        overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width)  # (B, 1, H16, W16)
+        cell_mask = (overlap > 0).to(base.last_hidden_state.dtype).repeat_interleave(length, dim=0)
+        maps = self.tracking_head(
+            base.pyramid_features.flatten(0, 1),
+            base.last_hidden_state.flatten(0, 1),
+            base.spatial_attention.flatten(0, 1),
+            cell_mask,
+        )
+        return tuple(tensor.unflatten(0, (batch, length)) for tensor in maps)
+
+    def _valid_cells(self, pixel_mask, videos):
+        """(B, H/8, W/8) bool: stride-8 cells whose centre shows the frame."""
+        stride = self.config.output_stride
+        if pixel_mask is None:
+            pixel_mask = videos.new_ones(videos.shape[0], *videos.shape[-2:], dtype=torch.bool)
+        return pixel_mask[:, stride // 2 :: stride, stride // 2 :: stride].bool()
+
+    def _action_loss(self, logits, labels):
+        known = labels[labels != -100]
+        if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < logits.shape[-1]:
+            raise ValueError(
+                f"`labels` must be -100 or between 0 and {logits.shape[-1] - 1}, got {known.unique().tolist()}. "
+                "Set `num_labels` (or `id2label`) to the classes of the data."
+            )
+        return classification_loss(logits, labels, self.config.label_smoothing)
+
+
+class KineTrackForVideoClassification(_KineTrackWithHeads):
+    """KineTrack with the action head only; the stride-8 maps are never computed."""
+
+    has_tracking_head = False
+
+
+class KineTrackForObjectTracking(_KineTrackWithHeads):
+    """KineTrack with the tracking head only."""
+
+    has_action_head = False
+
+
+class KineTrackForVideoAnalysis(_KineTrackWithHeads):
+    """KineTrack with both heads on one pass; `config.classification_head` and `tracking_head` can leave one out."""
+
+    def __init__(self, config: KineTrackConfig):
+        self.has_action_head = config.classification_head
+        self.has_tracking_head = config.tracking_head
+        super().__init__(config)
+
+
+def _wants_dict(config, return_dict):
+    return config.return_dict if return_dict is None else return_dict
