@@ -1,0 +1,231 @@
+"""Multi-object tracking scores by TrackEval, the reference implementation, as a metric of the `evaluate` library.
+
+    metric = evaluate.load("hub_scripts/metrics/mot_metrics.py")
+    metric.compute(predictions=["out/TUD-Stadtmitte/tracks.txt"], references=["data/TUD-Stadtmitte"])
+
+HOTA, DetA and AssA follow Luiten et al. (arXiv 2009.07736), MOTA, MOTP, switches and fragments the CLEAR metrics, IDF1
+Ristani et al.
+(arXiv 1609.01775). All shares are per cent. MOTP is the mean IoU of the matches, higher is better (some libraries
+print 1 − that).
+MOT17 preprocessing is on: predictions on distractors (classes 2, 7, 8 and 12) are dropped, and rows marked 0 do not
+count.
+This file stands alone, because `evaluate` copies it elsewhere before it imports it.
+"""
+
+import configparser
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+import evaluate
+import numpy as np
+
+_CITATION = "Luiten et al., HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking, IJCV 2021."
+_PERCENT = {
+    "HOTA": ("HOTA", "HOTA"),
+    "DetA": ("HOTA", "DetA"),
+    "AssA": ("HOTA", "AssA"),
+    "MOTA": ("CLEAR", "MOTA"),
+    "MOTP": ("CLEAR", "MOTP"),
+    "IDF1": ("Identity", "IDF1"),
+}
+_COUNTS = {
+    "IDSW": ("CLEAR", "IDSW"),
+    "Frag": ("CLEAR", "Frag"),
+    "FP": ("CLEAR", "CLR_FP"),
+    "FN": ("CLEAR", "CLR_FN"),
+}
+
+
+class MOTMetrics(evaluate.Metric):
+    """HOTA, DetA, AssA, MOTA, MOTP, IDF1, IDSW, Frag, FP and FN of MOTChallenge result files."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description="Multi-object tracking scores by TrackEval.",
+            citation=_CITATION,
+            inputs_description="predictions: result files in MOTChallenge form; references: the sequences' folders.",
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(self, predictions, references, style="auto"):
+        pairs = {Path(folder).name: (file, folder) for file, folder in zip(predictions, references, strict=True)}
+        if len(pairs) < len(references):
+            raise ValueError("Two references have the same folder name: sequences are told apart by it.")
+        scores = score_tracks(
+            {name: file for name, (file, _) in pairs.items()},
+            {name: folder for name, (_, folder) in pairs.items()},
+            style=style,
+        )
+        return {**scores["COMBINED"], "sequences": {name: scores[name] for name in pairs}}
+
+
+def score_tracks(
+    predictions: Mapping[str, str | Path | np.ndarray],
+    references: Mapping[str, str | Path],
+    style: str = "auto",
+    frames: Mapping[str, tuple[int, int]] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Score tracking results against MOTChallenge ground truth.
+
+    Args:
+        predictions: per sequence name, a result file or its rows `(N, ≥ 6)`: frame (from 1), identity, left, top,
+            width, height in
+            pixels of the annotated video, then a score.
+        references: per sequence name, the folder with `gt/gt.txt` and `seqinfo.ini`.
+        style: "MOT15" (no classes), "MOT16", "MOT17" or "MOT20" (classes, distractors removed); "auto" looks at the
+            file.
+        frames: per sequence name, first and last frame to score (inclusive), for halves of a sequence; all by default.
+
+    Returns:
+        `{sequence: scores, …, "COMBINED": scores}`; see the module's text.
+
+    Raises:
+        FileNotFoundError: if a ground truth or result file is missing.
+        ValueError: if frame numbers do not fit the sequence, a file is malformed, or an identity appears twice in a
+        frame.
+    """
+    from trackeval.metrics import CLEAR, HOTA, Identity
+
+    if set(predictions) != set(references):
+        odd = sorted(set(predictions) ^ set(references))
+        raise ValueError(f"Predictions and references must name the same sequences; only one side has {odd}.")
+    metrics = {
+        "HOTA": HOTA(),
+        "CLEAR": CLEAR({"THRESHOLD": 0.5, "PRINT_CONFIG": False}),
+        "Identity": Identity({"THRESHOLD": 0.5, "PRINT_CONFIG": False}),
+    }
+    raw = {}
+    for name, folder in references.items():
+        window = (frames or {}).get(name)
+        data = _preprocess(name, predictions[name], Path(folder), style, window)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # empty results divide by zero inside
+            raw[name] = {metric: scorer.eval_sequence(data) for metric, scorer in metrics.items()}
+    table = {name: _summary(result) for name, result in raw.items()}
+    combined = {
+        metric: scorer.combine_sequences({name: result[metric] for name, result in raw.items()})
+        for metric, scorer in metrics.items()
+    }
+    table["COMBINED"] = _summary(combined)
+    return table
+
+
+def read_sequence_length(folder: Path) -> int:
+    """Number of frames that `seqinfo.ini` states, or else the last annotated frame."""
+    ini = folder / "seqinfo.ini"
+    if ini.is_file():
+        parser = configparser.ConfigParser()
+        parser.read(ini)
+        return int(parser["Sequence"]["seqLength"])
+    return int(read_mot_rows(folder / "gt" / "gt.txt")[:, 0].max())
+
+
+def read_mot_rows(file: str | Path) -> np.ndarray:
+    """Rows of a MOTChallenge text file, `(N, columns)`; an empty file gives `(0, 10)`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a row is not numbers.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"No such file: {file}")
+    if not file.read_text().strip():
+        return np.zeros((0, 10))
+    try:
+        return np.loadtxt(file, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{file} is not comma-separated numbers as MOTChallenge files are: {error}") from error
+
+
+def detect_style(rows: np.ndarray, name: str = "") -> str:
+    """Tell MOT17 or MOT20 ground truth (classes in the eighth column) from MOT15 (none)."""
+    has_classes = len(rows) and rows.shape[1] >= 8 and np.isin(rows[:, 7], np.arange(1, 14)).all()
+    if not has_classes:
+        return "MOT15"
+    return "MOT20" if name.startswith("MOT20") else "MOT17"
+
+
+def _preprocess(name: str, prediction, folder: Path, style: str, window: tuple[int, int] | None) -> dict:
+    """Ground truth and predictions of one sequence, as TrackEval's own data set class prepares them."""
+    from trackeval.datasets import MotChallenge2DBox
+    from trackeval.utils import TrackEvalException
+
+    truth = read_mot_rows(folder / "gt" / "gt.txt")
+    rows = prediction if isinstance(prediction, np.ndarray) else read_mot_rows(prediction)
+    length = read_sequence_length(folder)
+    _check_rows(name, rows, truth, length)
+    first, last = window or (1, length)
+    truth, rows = (part[(part[:, 0] >= first) & (part[:, 0] <= last)].copy() for part in (truth, rows))
+    truth[:, 0] -= first - 1
+    rows[:, 0] -= first - 1
+    benchmark = detect_style(truth, name) if style == "auto" else style
+    # TrackEval takes pedestrians only; whatever the result file says in its class column, one class is scored.
+    result = np.full((len(rows), 10), -1.0)
+    result[:, :6] = rows[:, :6]
+    result[:, 6] = rows[:, 6] if rows.shape[1] > 6 else 1.0
+    with tempfile.TemporaryDirectory() as work:
+        gt_file, result_file = Path(work, "gt", name, "gt", "gt.txt"), Path(work, "results", "tracker", f"{name}.txt")
+        for file, content in ((gt_file, truth), (result_file, result)):
+            file.parent.mkdir(parents=True)
+            np.savetxt(file, content, delimiter=",", fmt=["%d", "%d"] + ["%.9g"] * (content.shape[1] - 2))
+        try:
+            dataset = MotChallenge2DBox(
+                {
+                    "GT_FOLDER": str(Path(work, "gt")),
+                    "TRACKERS_FOLDER": str(Path(work, "results")),
+                    "TRACKERS_TO_EVAL": ["tracker"],
+                    "TRACKER_SUB_FOLDER": "",
+                    "BENCHMARK": benchmark,
+                    "SEQ_INFO": {name: last - first + 1},
+                    "SKIP_SPLIT_FOL": True,
+                    "PRINT_CONFIG": False,
+                }
+            )
+            return dataset.get_preprocessed_seq_data(dataset.get_raw_seq_data("tracker", name), "pedestrian")
+        except TrackEvalException as error:
+            raise ValueError(f"TrackEval refused sequence {name}: {error}") from error
+
+
+def _check_rows(name: str, rows: np.ndarray, truth: np.ndarray, length: int) -> None:
+    """Say plainly what is wrong with a result file before the scores only look bad."""
+    if rows.ndim != 2 or (len(rows) and rows.shape[1] < 6):
+        raise ValueError(f"{name}: rows need frame, id, left, top, width, height; got shape {rows.shape}.")
+    if not len(truth):
+        raise ValueError(f"{name}: the ground truth is empty.")
+    if truth[:, 0].max() > length:
+        raise ValueError(f"{name}: ground truth reaches frame {truth[:, 0].max():.0f}, seqinfo.ini states {length}.")
+    if not len(rows):
+        warnings.warn(f"{name}: the result is empty; recall is zero.", stacklevel=4)
+        return
+    if not np.isfinite(rows[:, :6]).all():
+        raise ValueError(f"{name}: the result holds numbers that are not finite.")
+    first, last = int(rows[:, 0].min()), int(rows[:, 0].max())
+    if first < 1:
+        raise ValueError(f"{name}: the result starts at frame {first}; MOTChallenge counts from 1. Add {1 - first}.")
+    if last > length:
+        raise ValueError(
+            f"{name}: the result reaches frame {last}, the sequence has {length}. Was another video or frame rate used?"
+        )
+    reach = np.percentile(rows[:, 2] + rows[:, 4], 99), np.percentile(rows[:, 3] + rows[:, 5], 99)
+    wanted = np.percentile(truth[:, 2] + truth[:, 4], 99), np.percentile(truth[:, 3] + truth[:, 5], 99)
+    factors = np.array(reach) / np.maximum(wanted, 1e-9)
+    sizes = np.median(rows[:, 5]) / max(np.median(truth[:, 5]), 1e-9)
+    if (factors.max() < 0.6 or factors.min() > 1.6) and (sizes < 0.7 or sizes > 1.4):
+        warnings.warn(
+            f"{name}: result boxes reach to {reach[0]:.0f}×{reach[1]:.0f}, "
+            f"ground truth to {wanted[0]:.0f}×{wanted[1]:.0f}. "
+            "Are they in pixels of another resolution?",
+            stacklevel=4,
+        )
+
+
+def _summary(result: dict) -> dict[str, float]:
+    """The scores people quote, shares in per cent."""
+    shares = {key: 100 * float(np.mean(result[metric][field])) for key, (metric, field) in _PERCENT.items()}
+    return {**shares, **{key: int(result[metric][field]) for key, (metric, field) in _COUNTS.items()}}
