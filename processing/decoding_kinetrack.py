@@ -97,7 +97,9 @@ def probe_video(source) -> VideoInfo:
     raise AssertionError("unreachable: decode() raises when it finds no frame")
 
 
-def iter_video_frames(source, *, start: float = 0.0, stop: float | None = None) -> Iterator[VideoFrame]:
+def iter_video_frames(
+    source, *, start: float = 0.0, stop: float | None = None, frame_rate: float | None = None
+) -> Iterator[VideoFrame]:
     """Yields the frames of a source one after the other, in bounded memory.
 
     Frames are given as displayed: rotation and sample-aspect metadata are applied, frames flagged as interlaced go
@@ -109,17 +111,77 @@ def iter_video_frames(source, *, start: float = 0.0, stop: float | None = None) 
         source: Path, `pathlib.Path`, URL (http, https, rtsp, ...), bytes, or a binary file object.
         start: Seconds; earlier frames are decoded but not yielded. Their numbers still count.
         stop: Seconds; the first frame at or after this time ends the iteration. None: the end of the source.
+        frame_rate: Hz; frames are chosen as `select_frames` does, the others are not even converted. None: all.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
+    _check_choice(frame_rate, None)
     with _open_video(source) as opened:
+        origin, reached = None, -1
         for index, (frame, time) in enumerate(opened.decode()):
             if stop is not None and time >= stop:
                 return
-            if time >= start:
+            if time < start:
+                continue
+            if frame_rate is not None:
+                origin = time if origin is None else origin
+                tick = _ticks_reached(time - origin, frame_rate)
+                if tick <= reached:
+                    continue
+                reached = tick
+            yield VideoFrame(opened.to_rgb(frame), time, index)
+
+
+def iter_clip_frames(source, num_frames: int, frame_rate: float | None = None) -> Iterator[VideoFrame]:
+    """Yields at most `num_frames` frames of a source, chosen as `select_frames` does.
+
+    The times are read from the packets first, without decoding; then only the part of the file that is needed is
+    decoded. A source that cannot be read twice (a live stream) gives its first `num_frames` at the `frame_rate`.
+
+    Args:
+        source: As in `iter_video_frames`.
+        num_frames: Most frames yielded.
+        frame_rate: Hz; the middle of the video is taken at this rate. None: spread evenly over the whole video.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoDecodeError: not a video, an empty or damaged one, or sound only.
+    """
+    _check_choice(frame_rate, num_frames)
+    with _open_video(source) as opened:
+        if opened.is_live:
+            yield from _first(opened, num_frames, frame_rate)
+            return
+        all_times = opened.packet_times()
+    if not len(all_times):
+        with _open_video(source) as opened:
+            all_times = np.array([time for _, time in opened.decode()])
+    wanted = all_times[select_frames(all_times, frame_rate, num_frames)]  # (n,) seconds
+    found = 0
+    with _open_video(source) as opened:
+        opened.seek(wanted[0])
+        for frame, time in opened.decode():
+            # The first frame at or after each wanted time: the two passes may differ by a rounding.
+            if time >= wanted[found] - _TIME_TOLERANCE:
+                found = max(found + 1, int(np.searchsorted(wanted, time + _TIME_TOLERANCE)))
+                index = int(np.searchsorted(all_times, time - _TIME_TOLERANCE))
                 yield VideoFrame(opened.to_rgb(frame), time, index)
+                if found == len(wanted):
+                    return
+
+
+def _first(opened, num_frames: int, frame_rate: float | None) -> Iterator[VideoFrame]:
+    origin, reached, given = None, -1, 0
+    for index, (frame, time) in enumerate(opened.decode()):
+        origin = time if origin is None else origin
+        tick = index if frame_rate is None else _ticks_reached(time - origin, frame_rate)
+        if tick > reached:
+            reached, given = tick, given + 1
+            yield VideoFrame(opened.to_rgb(frame), time, index)
+            if given == num_frames:
+                return
 
 
 def read_video(source, num_frames: int | None = None, frame_rate: float | None = None) -> VideoClip:
@@ -135,23 +197,16 @@ def read_video(source, num_frames: int | None = None, frame_rate: float | None =
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
-    wanted = None
-    if num_frames is not None or frame_rate is not None:
-        with _open_video(source) as opened:
-            times = np.array([time for _, time in opened.decode()])
-        wanted = set(select_frames(times, frame_rate, num_frames).tolist())
-    frames, times, indices = [], [], []
-    with _open_video(source) as opened:
-        info = None
-        for index, (frame, time) in enumerate(opened.decode()):
-            info = info or opened.describe(frame)
-            if wanted is None or index in wanted:
-                frames.append(opened.to_rgb(frame))
-                times.append(time)
-                indices.append(index)
-                if wanted is not None and len(frames) == len(wanted):
-                    break
-    return VideoClip(np.stack(frames), np.array(times), np.array(indices, dtype=np.int64), info)
+    if num_frames is None:
+        chosen = list(iter_video_frames(source, frame_rate=frame_rate))
+    else:
+        chosen = list(iter_clip_frames(source, num_frames, frame_rate))
+    return VideoClip(
+        frames=np.stack([frame.image for frame in chosen]),
+        times=np.array([frame.time for frame in chosen]),
+        indices=np.array([frame.index for frame in chosen], dtype=np.int64),
+        info=probe_video(source),
+    )
 
 
 def select_frames(times, frame_rate: float | None = None, num_frames: int | None = None) -> np.ndarray:
@@ -168,14 +223,11 @@ def select_frames(times, frame_rate: float | None = None, num_frames: int | None
         (n,) int64 indices into `times`, rising, none twice.
     """
     times = np.asarray(times, dtype=np.float64)
-    if frame_rate is not None and not frame_rate > 0:
-        raise ValueError(f"`frame_rate` must be a positive number of frames a second, got {frame_rate}.")
-    if num_frames is not None and num_frames < 1:
-        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
+    _check_choice(frame_rate, num_frames)
     if len(times) == 0:
         return np.zeros(0, dtype=np.int64)
     if frame_rate is not None:
-        ticks = np.floor((times - times[0] + _TIME_TOLERANCE) * frame_rate).astype(np.int64)  # (T,) ticks reached
+        ticks = _ticks_reached(times - times[0], frame_rate)  # (T,)
         chosen = np.flatnonzero(np.diff(ticks, prepend=-1) > 0)
         if num_frames is not None and len(chosen) > num_frames:
             first = (len(chosen) - num_frames) // 2
@@ -189,6 +241,18 @@ def select_frames(times, frame_rate: float | None = None, num_frames: int | None
     if len(np.unique(nearest)) < num_frames:  # bunched times: fall back to equal steps in number
         nearest = (np.arange(num_frames) * len(times)) // num_frames
     return nearest.astype(np.int64)
+
+
+def _ticks_reached(elapsed, frame_rate: float):
+    """Number of the last tick of the clock at or before a time since its start (seconds, a number or an array)."""
+    return np.floor((elapsed + _TIME_TOLERANCE) * frame_rate).astype(np.int64)
+
+
+def _check_choice(frame_rate, num_frames):
+    if frame_rate is not None and not frame_rate > 0:
+        raise ValueError(f"`frame_rate` must be a positive number of frames a second, got {frame_rate}.")
+    if num_frames is not None and num_frames < 1:
+        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
 
 
 class _OpenVideo:
@@ -207,6 +271,34 @@ class _OpenVideo:
         self._size: tuple[int, int] | None = None  # width, height before rotation, square pixels
         self._orientation = (0, False)  # quarter turns clockwise, mirrored first
         self._warned = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source has no known end and so cannot be read twice."""
+        return self.container.duration is None and self.stream.duration is None and "://" in self.name
+
+    def packet_times(self) -> np.ndarray:
+        """(T,) rising seconds of the frames, from their packets, undecoded; empty when the packets do not know."""
+        av = _import_av()
+        origin, times = (self.container.start_time or 0) / 1e6, []
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    return np.zeros(0)
+                times.append(float(packet.pts * packet.time_base) - origin)
+        except av.error.FFmpegError:
+            pass  # a cut file: what was read so far; decoding it will warn
+        return np.sort(np.array(times))
+
+    def seek(self, time: float):
+        """Moves to a key frame at or before a time, in seconds, where the source can; else stays at the start."""
+        margin = 1.0  # some containers land a little late
+        if time > 2 * margin:
+            target = time - margin + (self.container.start_time or 0) / 1e6
+            with contextlib.suppress(_import_av().error.FFmpegError):
+                self.container.seek(int(target * 1e6))
 
     def decode(self) -> Iterator[tuple[Any, float]]:
         """Yields (decoded frame, seconds); raises `VideoDecodeError` if there is none."""
@@ -228,8 +320,8 @@ class _OpenVideo:
             yield frame, time
         if last is None:
             raise VideoDecodeError(
-                f"{self.name} holds a video stream but not one frame could be decoded. It is empty, damaged or cut off; "
-                "make it again or repair it (for example `ffmpeg -i IN -c copy OUT`)."
+                f"{self.name} holds a video stream but not one frame could be decoded. It is empty, "
+                "damaged or cut off; make it again or repair it (for example `ffmpeg -i IN -c copy OUT`)."
             )
 
     def _decoded(self):
