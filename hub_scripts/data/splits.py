@@ -1,0 +1,209 @@
+"""The committed lists of clips that are never trained on, and how they were made.
+
+`val` is for figures only, `dev` for choosing checkpoints, thresholds and temperatures; what neither list names is training
+data. An item is a path below the data root, with forward slashes; a part of a sequence is `path:first-last` in frame
+numbers from 1, both included. Run `python -m kinetrack.hub_scripts.data.splits ROOT` to write the two files again: the
+result depends on nothing but the file names.
+
+JHMDB clips are grouped by the video they were cut from, so that no source is on two sides. Names are compared without
+case, digits and punctuation, and merged when one contains the other or when they share a long beginning: a merge too
+many only costs a little freedom, one too few would leak. The surveillance clips follow camera changes instead: blocks
+of neighbouring numbers, chosen by eye so that every camera, with and without a fight, is on one side.
+"""
+
+import argparse
+import os
+import re
+import zlib
+from collections import Counter, defaultdict
+from pathlib import Path
+
+SPLITS_DIR = Path(__file__).parent / "splits"
+FRACTIONS = {"val": 0.2, "dev": 0.1}
+GAP_FRAMES = 30  # on either side of a listed part of a sequence: neither listed nor trained on
+
+# Beginnings too common to say anything about the source.
+_GENERIC = ("howto", "howtoplay", "prelinger", "learnto", "perfect", "shooting", "stadium", "basic", "brushing")
+# Whole names that say only what is done: many unrelated films contain them.
+_BARE = {"pullups", "shooting", "claphands"}
+# Sources that the general rules would not join: a franchise, a channel, one evening's recordings.
+_SAME_SOURCE = (
+    ("erika",),
+    ("sfjff",),
+    ("boxpush", "pushingbox", "boxpullpush"),
+    ("glock",),
+    ("parkour",),
+    ("litterpickup",),
+    ("pullupsbyfemale", "girldoespullups", "girlpullups"),
+)
+_SUFFIX = re.compile(r"_[a-z]_(?:cm|nm)_np\d.*$")
+
+# (class folder, letters before the number) -> inclusive blocks of clip numbers.
+_FIGHT_BLOCKS = {
+    "val": {("fight", "fi"): [(19, 30), (68, 72), (113, 120)], ("noFight", "nofi"): [(45, 60), (69, 76)]},
+    "dev": {("fight", "fi"): [(5, 12), (51, 55)], ("noFight", "nofi"): [(39, 42), (84, 91)]},
+}
+_DEV_SEQUENCES = ("mot/train/KITTI-17", "mot/train/MOT17-11-FRCNN:676-900")
+
+
+def source_key(file_name: str, class_name: str) -> str:
+    """The name of the film a JHMDB clip was cut from, letters only; near-identical names give the same key.
+
+    Args:
+        file_name: File name of the clip, with or without its ending.
+        class_name: The action, which JHMDB repeats inside the name.
+    """
+    stem = _SUFFIX.sub("", Path(file_name).stem if file_name.endswith((".mp4", ".avi")) else file_name)
+    stem = stem.removesuffix("_" + class_name)
+    key = re.sub(r"[^a-z]", "", stem.lower())
+    key = re.sub(r"(?:challenge|hardcoreversion|part|kb)$", "", key)
+    return key or re.sub(r"\W", "", stem.lower())
+
+
+def group_sources(keys: set[str], shared_beginning: int = 9) -> dict[str, str]:
+    """Joins source keys that may be one film: one inside the other, a long common beginning, or a known franchise.
+
+    Returns:
+        For each key, the key that stands for its group.
+    """
+    ordered = sorted(keys)
+    parent = {key: key for key in ordered}
+
+    def root(key: str) -> str:
+        while parent[key] != key:
+            key = parent[key]
+        return key
+
+    for i, first in enumerate(ordered):
+        for second in ordered[i + 1 :]:
+            common = os.path.commonprefix((first, second))
+            alike = len(common) >= shared_beginning and not any(
+                generic.startswith(common) or common.startswith(generic) and len(common) < len(generic) + 5
+                for generic in _GENERIC
+            )
+            short, long = sorted((first, second), key=len)
+            inside = len(short) >= 6 and short not in _BARE and short in long
+            known = any(any(t in first for t in names) and any(t in second for t in names) for names in _SAME_SOURCE)
+            if alike or inside or known:
+                low, high = sorted((root(first), root(second)))
+                parent[high] = low
+    return {key: root(key) for key in ordered}
+
+
+def split_clips(clips: dict[str, list[str]], seed: int = 0) -> dict[str, set[str]]:
+    """Draws whole sources for `val` and `dev` so that each class comes close to its share.
+
+    Args:
+        clips: File names by class.
+        seed: Another seed, another draw.
+
+    Returns:
+        `{"val": {...}, "dev": {...}}` of `class/file name`.
+    """
+    keys = {source_key(name, label) for label, names in clips.items() for name in names}
+    group_of = group_sources(keys)
+    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for label, names in clips.items():
+        for name in names:
+            members[group_of[source_key(name, label)]].append((label, name))
+    order = sorted(members, key=lambda group: zlib.crc32(f"{seed}/{group}".encode()))
+    drawn: dict[str, set[str]] = {}
+    for part in ("val", "dev"):
+        target = {label: FRACTIONS[part] * len(names) for label, names in clips.items()}
+        count: Counter[str] = Counter()
+        drawn[part] = set()
+        for group in list(order):
+            size = Counter(label for label, _ in members[group])
+            # Squared distance from the target, relative to the class: accept what brings it down.
+            change = sum(
+                ((count[c] + n - target[c]) ** 2 - (count[c] - target[c]) ** 2) / target[c] for c, n in size.items()
+            )
+            if change < 0:
+                count += size
+                drawn[part] |= {f"{label}/{name}" for label, name in members[group]}
+                order.remove(group)
+    return drawn
+
+
+def make_splits(root: str | os.PathLike) -> dict[str, list[str]]:
+    """Makes both lists for a data root with `actions/jhmdb`, `actions/surveillance_fight` and `mot`.
+
+    Folders that are not there are left out.
+
+    Returns:
+        `{"val": [...], "dev": [...]}` of sorted items.
+    """
+    root = Path(root)
+    lists: dict[str, list[str]] = {"val": [], "dev": []}
+    jhmdb = root / "actions/jhmdb/train"
+    if jhmdb.is_dir():
+        clips = {
+            folder.name: sorted(file.name for file in folder.iterdir() if file.suffix == ".mp4")
+            for folder in sorted(jhmdb.iterdir())
+            if folder.is_dir()
+        }
+        for part, names in split_clips(clips).items():
+            lists[part] += [f"actions/jhmdb/train/{name}" for name in names]
+    for part, blocks in _FIGHT_BLOCKS.items():
+        for (label, letters), ranges in blocks.items():
+            for first, last in ranges:
+                names = (
+                    f"actions/surveillance_fight/train/{label}/{letters}{n:03d}.mp4" for n in range(first, last + 1)
+                )
+                lists[part] += [name for name in names if (root / name).is_file()]
+    lists["dev"] += [item for item in _DEV_SEQUENCES if (root / item.partition(":")[0]).is_dir()]
+    return {part: sorted(items) for part, items in lists.items()}
+
+
+def read_split(part: str, folder: str | os.PathLike = SPLITS_DIR) -> list[str]:
+    """Reads a committed list.
+
+    Args:
+        part: `"val"` or `"dev"`.
+        folder: Where `<part>.txt` lies; one's own lists work too.
+
+    Raises:
+        FileNotFoundError: There is no list of that name.
+    """
+    path = Path(folder) / f"{part}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(f"No split list {path}. Lists that come with KineTrack: val, dev.")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def parse_item(item: str) -> tuple[str, tuple[int, int] | None]:
+    """Takes `path:first-last` apart into the path and its frame range (numbers from 1, inclusive), or None for all."""
+    match = re.fullmatch(r"(.+):(\d+)-(\d+)", item)
+    return (match[1], (int(match[2]), int(match[3]))) if match else (item, None)
+
+
+def write_splits(root: str | os.PathLike, folder: str | os.PathLike = SPLITS_DIR) -> dict[str, list[str]]:
+    """Makes both lists and writes them as `val.txt` and `dev.txt`, replacing what is there."""
+    lists = make_splits(root)
+    purpose = {"val": "for figures only, never trained on", "dev": "for choosing checkpoints, thresholds, temperatures"}
+    for part, items in lists.items():
+        header = (
+            f"# {part}: {purpose[part]}. One item a line, a path below the data root; `:first-last` = frames from 1.\n"
+            "# Made by `python -m kinetrack.hub_scripts.data.splits ROOT`: JHMDB by whole source video, stratified by\n"
+            "# class; surveillance clips in blocks along camera changes, both classes of a camera on one side.\n"
+        )
+        path = Path(folder) / f"{part}.txt"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(header + "".join(f"{item}\n" for item in items), encoding="utf-8")
+        os.replace(temporary, path)
+    return lists
+
+
+def main() -> None:
+    """Writes the lists for the data root named on the command line and prints their sizes."""
+    parser = argparse.ArgumentParser(description="Write the val and dev lists again.")
+    parser.add_argument("root", help="data folder with actions/ and mot/")
+    parser.add_argument("--folder", default=SPLITS_DIR, help="where to write val.txt and dev.txt")
+    arguments = parser.parse_args()
+    for part, items in write_splits(arguments.root, arguments.folder).items():
+        print(part, len(items))
+
+
+if __name__ == "__main__":
+    main()
