@@ -158,7 +158,6 @@ class KineTrackModel(KineTrackPreTrainedModel):
         state: KineTrackState | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> KineTrackModelOutput | tuple:
         """Runs a clip, or continues a stream.
 
@@ -292,6 +291,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
                     )
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or videos.is_meta:
             return
+        # One sum is cheaper than a mask of everything, and any NaN or infinity shows in it.
         if not torch.isfinite(videos.sum()) and not torch.isfinite(videos).all():
             raise ValueError("`pixel_values_videos` has NaN or infinite values; drop the broken frames.")
         if frame_mask is not None and not bool(
@@ -325,7 +325,6 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         frame_labels: list[list[dict | None]] | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **kwargs,
     ) -> KineTrackOutput | tuple:
         """Runs a clip, or continues a stream, through encoder, propagation, attention and heads in one pass.
 

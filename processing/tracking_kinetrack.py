@@ -198,6 +198,11 @@ class KineTracker:
         self._time: float | None = None
         self._frames = 0
 
+    @property
+    def known_ids(self) -> np.ndarray:
+        """Identities of all tracks that are kept, seen in the last frame or lost; 0 for those not confirmed yet."""
+        return self._table.track_id
+
     def state_dict(self) -> dict:
         """Everything `load_state_dict` needs to go on from here, as plain arrays and numbers (settings not
         included).

@@ -1,0 +1,347 @@
+"""Streaming: one frame in, tracked people and what they do out, with memory that does not grow.
+
+A session owns everything a stream carries: the model's temporal state, the tracker, every track's attention memory and
+the clock. Sessions share nothing but the weights, so any number of them can run side by side.
+"""
+
+import time as clock
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames
+from ..processing.detection_kinetrack import decode_detections
+from ..processing.tracking_kinetrack import Detections, KineTracker
+
+TASKS = ("both", "tracking", "actions")
+
+
+@dataclass
+class KineTrackFrameResult:
+    """What the model sees in one frame. N tracks; boxes are xyxy in pixels of the original frame as displayed.
+
+    Attributes:
+        frame: the frame itself, (height, width, 3) uint8 RGB; a reference, not a copy.
+        frame_index: number of the frame in its source, from 0.
+        time: seconds.
+        height: pixels.
+        width: pixels.
+        track_ids: (N,) int64, from 1.
+        boxes: (N, 4) float32; amodal, so they may reach beyond the frame.
+        scores: (N,) float32 detection scores.
+        labels: (N,) int64, index into `config.object_classes`.
+        actions: (N, num_labels) float32 probabilities of every track's action, or None without an action head.
+        clip_action: (num_labels,) float32 probabilities of what happens in the attention window that ends here.
+        group_actions: the same for each of `config.label_groups`.
+        spatial_attention: (h, w) float32 alpha on the stride-16 cells that show the frame, summing to one.
+        temporal_attention: (n,) float32 beta of the ticks in the window, summing to one.
+        window_times: (n,) seconds of those ticks.
+        updated: whether the temporal part ticked on this frame.
+        timings: seconds spent on `decode`, `preprocess`, `model` and `association`.
+    """
+
+    frame: np.ndarray
+    frame_index: int
+    time: float
+    height: int
+    width: int
+    track_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    actions: np.ndarray | None = None
+    clip_action: np.ndarray | None = None
+    group_actions: dict[str, np.ndarray] = field(default_factory=dict)
+    spatial_attention: np.ndarray | None = None
+    temporal_attention: np.ndarray | None = None
+    window_times: np.ndarray | None = None
+    updated: bool = True
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class TrackMemories:
+    """The temporal attention's memory of every live track: rows of one table, never feature maps."""
+
+    def __init__(self, attention):
+        self.attention = attention
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all tracks."""
+        self.track_ids = np.zeros(0, np.int64)
+        self.memory = None
+
+    def attend(self, track_ids: np.ndarray, scores: torch.Tensor, pooled: torch.Tensor, commit: bool) -> torch.Tensor:
+        """Eq. 5 for every track over its own past and this frame.
+
+        Args:
+            track_ids: (N,) identities, all different.
+            scores: (N,) w_tau . f, -inf for a box outside the frame.
+            pooled: (N, D) f.
+            commit: whether this frame is remembered.
+
+        Returns:
+            R (N, D).
+        """
+        if self.memory is None:
+            self.memory = self.attention.empty_memory(pooled[:0])
+        missing = np.setdiff1d(track_ids, self.track_ids)
+        ids = np.concatenate([self.track_ids, missing])
+        new = self.attention.empty_memory(pooled[:1].expand(len(missing), -1))
+        memory = type(new)(torch.cat([self.memory.scores, new.scores]), torch.cat([self.memory.features, new.features]))
+        rows = torch.from_numpy(np.argsort(ids)[np.searchsorted(np.sort(ids), track_ids)]).to(pooled.device)
+        # Tracks that are not in this frame spend a tick without a box, so old sightings leave the window.
+        all_scores = pooled.new_full((len(ids), 1), float("-inf")).index_copy(0, rows, scores[:, None])
+        all_pooled = pooled.new_zeros(len(ids), 1, pooled.shape[-1]).index_copy(0, rows, pooled[:, None])
+        _, summary, memory = self.attention.attend_time(all_scores, all_pooled, None, memory)
+        if commit:
+            alive = (memory.scores > float("-inf")).any(1)
+            self.track_ids = ids[alive.cpu().numpy()]
+            self.memory = type(memory)(memory.scores[alive], memory.features[alive])
+        return summary[rows]
+
+    def keep(self, track_ids: np.ndarray) -> None:
+        """Drops the memories of all tracks but these."""
+        if self.memory is None:
+            return
+        kept = np.isin(self.track_ids, track_ids)
+        self.track_ids = self.track_ids[kept]
+        chosen = torch.from_numpy(kept).to(self.memory.scores.device)
+        self.memory = type(self.memory)(self.memory.scores[chosen], self.memory.features[chosen])
+
+
+class KineTrackSession:
+    """Runs a KineTrack model over one stream of frames.
+
+    Every frame goes through the encoder and the tracker. The temporal part ticks at `config.frame_rate`: on frames
+    between two ticks it looks at the present with the state of the last tick and remembers nothing.
+
+    Args:
+        model: a KineTrack model with heads, causal (`bidirectional=False`).
+        processor: its `KineTrackVideoProcessor`.
+        task: `"both"`, `"tracking"` or `"actions"`.
+        threshold: score from which an object is reported; `config.detection_threshold` when None.
+        size: (height, width) of the model input, multiples of 32; fitted to the first frame when None.
+        tracker: settings for `KineTracker`, beyond those that follow from `threshold`.
+        allow_untrained: accepts a model whose `config.trained` is False.
+
+    Raises:
+        ValueError: an untrained model, a bidirectional one, or one without the heads that the task needs.
+
+    Example:
+        >>> session = KineTrackSession(model, processor)  # doctest: +SKIP
+        >>> for result in session.run("video.mp4"):  # doctest: +SKIP
+        ...     print(result.time, result.track_ids, result.boxes)
+    """
+
+    def __init__(
+        self,
+        model,
+        processor,
+        *,
+        task: str = "both",
+        threshold: float | None = None,
+        size: tuple[int, int] | None = None,
+        tracker: dict | None = None,
+        allow_untrained: bool = False,
+    ):
+        config = model.config
+        if task not in TASKS:
+            raise ValueError(f"`task` must be one of {TASKS}, got {task!r}.")
+        if not config.trained and not allow_untrained:
+            raise ValueError(
+                "This model has not been trained (its configuration says trained=False), so its results would be "
+                "noise. Train it with `kinetrack train`, or pass allow_untrained=True (--allow-untrained)."
+            )
+        if config.bidirectional:
+            raise ValueError("A model with `bidirectional=True` sees the future and cannot run in a session.")
+        self.with_actions = task in ("both", "actions")
+        self.with_tracking = task in ("both", "tracking")
+        for wanted, head in ((self.with_actions, "action_head"), (self.with_tracking, "tracking_head")):
+            if wanted and getattr(model, head, None) is None:
+                raise ValueError(f"task={task!r} needs a model with an {head.replace('_', ' ')}; this one has none.")
+        self.model = model.eval()
+        self.processor = processor
+        self.size = size
+        self.threshold = config.detection_threshold if threshold is None else threshold
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"`threshold` is a score between 0 and 1, got {self.threshold}.")
+        settings = {
+            "high_threshold": self.threshold,
+            "new_track_threshold": self.threshold,
+            "low_threshold": min(0.1, self.threshold),
+        }
+        self.tracker = KineTracker(**(settings | (getattr(config, "tracker", None) or {}) | (tracker or {})))
+        self._memories = TrackMemories(model.kinetrack.attention) if self.with_actions else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts a new stream: no state, no tracks, identities from 1 again."""
+        self.tracker.reset()
+        self._reset_time()
+        self._frame_index = 0
+        self._last_time = None
+
+    def _reset_time(self):
+        """Forgets what the temporal part knows, but not who is who."""
+        self._state = None
+        self._canvas = self._frame_size = self._pixel_mask = None
+        self._next_tick = None
+        self._tick_times = deque(maxlen=self.model.config.attention_window or 2)
+        if self._memories is not None:
+            self._memories.reset()
+
+    def run(self, source, fps: float | None = None) -> Iterator[KineTrackFrameResult]:
+        """Yields one result a frame of a source, in bounded memory.
+
+        Args:
+            source: whatever `iter_video_frames` takes (path, URL, bytes, file object), or an iterable of frames.
+            fps: frames a second to look at, evenly chosen; all when None. For an iterable of bare frames it is their
+                rate (25 when None).
+
+        Raises:
+            ValueError, FileNotFoundError: from the source, or from a frame that cannot be used.
+        """
+        started = clock.perf_counter()
+        for frame in self._frames(source, fps):
+            decoded = clock.perf_counter()
+            self._frame_index = frame.index
+            result = self.step(frame.image, frame.time)
+            result.timings["decode"] = decoded - started
+            yield result
+            started = clock.perf_counter()
+
+    def _frames(self, source, fps) -> Iterator[VideoFrame]:
+        if fps is not None and not fps > 0:
+            raise ValueError(f"`fps` must be positive, got {fps}.")
+        is_frames = isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray))
+        if not is_frames or hasattr(source, "read"):
+            due = None
+            for frame in iter_video_frames(source):
+                if fps is None or due is None or frame.time >= due - 1e-6:
+                    due = frame.time if due is None else due
+                    yield frame
+                    due = max(due + 1 / fps, frame.time) if fps is not None else due
+            return
+        for index, frame in enumerate(source):
+            yield frame if isinstance(frame, VideoFrame) else VideoFrame(frame, index / (fps or 25.0), index)
+
+    @torch.inference_mode()
+    def step(self, frame, time: float | None = None) -> KineTrackFrameResult:
+        """Looks at the next frame.
+
+        Args:
+            frame: (height, width, 3) uint8 RGB, or anything else `processor.preprocess_frame` takes.
+            time: seconds, later than the last frame's; 1/25 s after it when None.
+
+        Raises:
+            ValueError: a frame that is empty, not finite or of a wrong shape, or a time that does not move forward.
+                The session is left as it was.
+        """
+        started = clock.perf_counter()
+        frame = self.processor.as_rgb_frame(frame)
+        height, width = frame.shape[:2]
+        if time is None:
+            time = 0.0 if self._last_time is None else self._last_time + 1 / 25.0
+        if self._last_time is not None and time <= self._last_time:
+            raise ValueError(f"Frames must move forward in time: got {time:.3f} s after {self._last_time:.3f} s.")
+        if (height, width) != self._frame_size:
+            self._reset_time()
+            self._fit(height, width)
+        pixels = self.processor.preprocess_frame(frame, self._canvas).to(self.model.device, self.model.dtype)
+        preprocessed = clock.perf_counter()
+
+        output = self.model(pixels, pixel_mask=self._pixel_mask, state=self._state)
+        ticks = self._next_tick is None or time >= self._next_tick - 1e-6
+        modelled = clock.perf_counter()
+        result = KineTrackFrameResult(
+            frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks
+        )  # fmt: skip
+        features = output.last_hidden_state[:, 0]  # (1, D, H16, W16)
+        if self.with_tracking:
+            self._track(output, result)
+        associated = clock.perf_counter()
+        if self.with_actions:
+            self._recognise(output, features, result)
+        self._describe_attention(output, result)
+        if ticks:
+            period = 1 / self.model.config.frame_rate
+            self._next_tick = time + period if self._next_tick is None else max(self._next_tick + period, time)
+            self._state = output.state
+            self._tick_times.append(time)
+        self._last_time = time
+        self._frame_index += 1
+        finished = clock.perf_counter()
+        result.timings.update(
+            decode=0.0,
+            preprocess=preprocessed - started,
+            model=modelled - preprocessed + finished - associated,
+            association=associated - modelled,
+        )
+        return result
+
+    def _fit(self, height, width):
+        self._frame_size = (height, width)
+        self._canvas = tuple(self.size) if self.size is not None else self.processor.fit_size(height, width)
+        self._scale = self.processor.resize_scale(height, width, self._canvas)
+        rows, columns = self.processor.content_size(height, width, self._canvas)
+        mask = torch.zeros(1, *self._canvas, dtype=torch.bool, device=self.model.device)
+        mask[:, :rows, :columns] = True
+        self._pixel_mask = mask
+        config = self.model.config
+        self._cell_mask = self.model._valid_cells(mask, mask[:, None, None])  # (1, H8, W8)
+        stride = config.feature_stride
+        self._attended = (-(-rows // stride), -(-columns // stride))
+
+    def _track(self, output, result):
+        """Detections of this frame, matched to tracks; fills the result."""
+        found = decode_detections(
+            output.heatmap_logits[:, 0],
+            output.distances[:, 0],
+            output.embeddings[:, 0],
+            self._cell_mask,
+            stride=self.model.config.output_stride,
+            threshold=max(self.tracker.low_threshold, 1e-3),
+        )[0]
+        detections = Detections(
+            xyxy=(found["boxes"] / self._scale).cpu().numpy(),
+            confidence=found["scores"].cpu().numpy(),
+            class_id=found["labels"].cpu().numpy(),
+            data={"embedding": found["embeddings"].cpu().numpy()},
+        )
+        tracks = self.tracker.update(detections, result.time)
+        result.track_ids, result.labels = tracks.track_id, tracks.class_id
+        result.boxes = tracks.xyxy.astype(np.float32)
+        result.scores = tracks.confidence.astype(np.float32)
+
+    def _recognise(self, output, features, result):
+        """Actions of the clip and of every track; fills the result and, on a tick, the tracks' memories."""
+        temperature = self.model.config.action_temperature
+        result.clip_action = (output.logits[0].float() / temperature).softmax(-1).cpu().numpy()
+        result.group_actions = {
+            name: logits[0].float().softmax(-1).cpu().numpy() for name, logits in output.group_logits.items()
+        }
+        if not self.with_tracking:
+            return
+        boxes = torch.from_numpy(result.boxes).to(features.device) * self._scale
+        scores, pooled = self.model.attend_regions(features, boxes[None], self._pixel_mask)  # (1, N), (1, N, D)
+        representation = self._memories.attend(result.track_ids, scores[0], pooled[0], commit=result.updated)
+        if result.updated:
+            self._memories.keep(self.tracker.known_ids)
+        logits, _ = self.model.action_head(representation)
+        result.actions = (logits.float() / temperature).softmax(-1).cpu().numpy()
+
+    def _describe_attention(self, output, result):
+        rows, columns = self._attended
+        result.spatial_attention = output.spatial_attention[0, 0, :rows, :columns].float().cpu().numpy()
+        times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
+        result.window_times = np.array(times)
+        result.temporal_attention = output.temporal_attention[0, -len(times) :].float().cpu().numpy()
+
+
+def _no_tracks():
+    """Empty track_ids, boxes, scores and labels."""
+    return np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
