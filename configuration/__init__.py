@@ -1,0 +1,1 @@
+"""Every architectural number, validated."""

@@ -1,0 +1,1 @@
+"""Everything one runs: command line, training, evaluation, benchmarks."""

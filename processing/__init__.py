@@ -1,0 +1,1 @@
+"""Pixels in, meaning out: decoding, processor, tracker, session, analysis."""

@@ -1,0 +1,1 @@
+"""Scores, wrapped as `evaluate` modules."""
