@@ -1,27 +1,28 @@
-"""Video files, bytes and streams in; RGB frames as displayed, with their times in seconds, out (PyAV)."""
+"""Video files, bytes and streams in; RGB frames as displayed, with their times in seconds, out."""
 
 import contextlib
-import io
-import logging
-import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
+from ..processing.container_kinetrack import VideoDecodeError, VideoInfo, is_pyav_available, locate, open_pyav
+from ..processing.torchcodec_kinetrack import TorchCodecVideo, import_torchcodec
 
-# Streams may stall for ever; files never reach these limits. Seconds to open and to read.
-_NETWORK_TIMEOUT = (20.0, 60.0)
+__all__ = [
+    "VideoClip",
+    "VideoDecodeError",
+    "VideoFrame",
+    "VideoInfo",
+    "iter_clip_frames",
+    "iter_video_frames",
+    "probe_video",
+    "read_video",
+    "select_frames",
+]
+
 # Timestamps of Matroska and WebM are whole milliseconds, so a tick counts as reached this much early.
 _TIME_TOLERANCE = 1.5e-3
-
-
-class VideoDecodeError(ValueError):
-    """A source that exists but cannot be read as a video."""
 
 
 @dataclass
@@ -37,31 +38,6 @@ class VideoFrame:
     image: np.ndarray
     time: float
     index: int
-
-
-@dataclass
-class VideoInfo:
-    """What a source says of itself.
-
-    Attributes:
-        width: Pixels of a frame as displayed (after rotation and sample aspect).
-        height: Pixels of a frame as displayed.
-        frame_rate: Mean frames a second; the single times of the frames are the truth.
-        duration: Seconds, or None when the source does not know (a live stream).
-        num_frames: Frames the container announces, or None when it does not.
-        has_audio: Whether there is a sound track.
-        codec: FFmpeg's name of the video codec, such as `h264`.
-        rotation: Degrees clockwise by which the stored picture is turned for display: 0, 90, 180 or 270.
-    """
-
-    width: int
-    height: int
-    frame_rate: float
-    duration: float | None
-    num_frames: int | None
-    has_audio: bool
-    codec: str
-    rotation: int = 0
 
 
 @dataclass
@@ -81,24 +57,25 @@ class VideoClip:
     info: VideoInfo
 
 
-def probe_video(source) -> VideoInfo:
+def probe_video(source, backend: str = "auto") -> VideoInfo:
     """Opens a source, decodes one frame and says what it holds.
 
     Args:
         source: Path, `pathlib.Path`, URL, bytes, or a binary file object.
+        backend: "pyav", "torchcodec", or "auto": PyAV, and torchcodec where PyAV is missing and torchcodec loads.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
-    with _open_video(source) as opened:
+    with _open_video(source, backend) as opened:
         for frame, _ in opened.decode():
             return opened.describe(frame)
     raise AssertionError("unreachable: decode() raises when it finds no frame")
 
 
 def iter_video_frames(
-    source, *, start: float = 0.0, stop: float | None = None, frame_rate: float | None = None
+    source, *, start: float = 0.0, stop: float | None = None, frame_rate: float | None = None, backend: str = "auto"
 ) -> Iterator[VideoFrame]:
     """Yields the frames of a source one after the other, in bounded memory.
 
@@ -112,13 +89,14 @@ def iter_video_frames(
         start: Seconds; earlier frames are decoded but not yielded. Their numbers still count.
         stop: Seconds; the first frame at or after this time ends the iteration. None: the end of the source.
         frame_rate: Hz; frames are chosen as `select_frames` does, the others are not even converted. None: all.
+        backend: "pyav", "torchcodec", or "auto": PyAV, and torchcodec where PyAV is missing and torchcodec loads.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     _check_choice(frame_rate, None)
-    with _open_video(source) as opened:
+    with _open_video(source, backend) as opened:
         origin, reached = None, -1
         for index, (frame, time) in enumerate(opened.decode()):
             if stop is not None and time >= stop:
@@ -134,7 +112,9 @@ def iter_video_frames(
             yield VideoFrame(opened.to_rgb(frame), time, index)
 
 
-def iter_clip_frames(source, num_frames: int, frame_rate: float | None = None) -> Iterator[VideoFrame]:
+def iter_clip_frames(
+    source, num_frames: int, frame_rate: float | None = None, backend: str = "auto"
+) -> Iterator[VideoFrame]:
     """Yields at most `num_frames` frames of a source, chosen as `select_frames` does.
 
     The times are read from the packets first, without decoding; then only the part of the file that is needed is
@@ -144,30 +124,39 @@ def iter_clip_frames(source, num_frames: int, frame_rate: float | None = None) -
         source: As in `iter_video_frames`.
         num_frames: Most frames yielded.
         frame_rate: Hz; the middle of the video is taken at this rate. None: spread evenly over the whole video.
+        backend: "pyav", "torchcodec", or "auto": PyAV, and torchcodec where PyAV is missing and torchcodec loads.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     _check_choice(frame_rate, num_frames)
-    with _open_video(source) as opened:
+    with _open_video(source, backend) as opened:
         if opened.is_live:
             yield from _first(opened, num_frames, frame_rate)
             return
-        all_times = opened.packet_times()
-    if not len(all_times):
-        with _open_video(source) as opened:
-            all_times = np.array([time for _, time in opened.decode()])
-    wanted = all_times[select_frames(all_times, frame_rate, num_frames)]  # (n,) seconds
-    found = 0
-    with _open_video(source) as opened:
+        times = opened.packet_times()
+    given = 0
+    if len(times):
+        for frame in _at_times(source, times, select_frames(times, frame_rate, num_frames), backend):
+            given += 1
+            yield frame
+    if not given:  # packets without times, or times that the frames do not have: ask the frames themselves
+        with _open_video(source, backend) as opened:
+            times = np.array([time for _, time in opened.decode()])
+        yield from _at_times(source, times, select_frames(times, frame_rate, num_frames), backend)
+
+
+def _at_times(source, times: np.ndarray, chosen: np.ndarray, backend: str) -> Iterator[VideoFrame]:
+    """The frames numbered `chosen` of a source whose frames have these `times`."""
+    wanted, found = times[chosen], 0
+    with _open_video(source, backend) as opened:
         opened.seek(wanted[0])
         for frame, time in opened.decode():
-            # The first frame at or after each wanted time: the two passes may differ by a rounding.
+            # The first frame at or after each wanted time: two passes may differ by a rounding.
             if time >= wanted[found] - _TIME_TOLERANCE:
                 found = max(found + 1, int(np.searchsorted(wanted, time + _TIME_TOLERANCE)))
-                index = int(np.searchsorted(all_times, time - _TIME_TOLERANCE))
-                yield VideoFrame(opened.to_rgb(frame), time, index)
+                yield VideoFrame(opened.to_rgb(frame), time, int(np.searchsorted(times, time - _TIME_TOLERANCE)))
                 if found == len(wanted):
                     return
 
@@ -184,7 +173,9 @@ def _first(opened, num_frames: int, frame_rate: float | None) -> Iterator[VideoF
                 return
 
 
-def read_video(source, num_frames: int | None = None, frame_rate: float | None = None) -> VideoClip:
+def read_video(
+    source, num_frames: int | None = None, frame_rate: float | None = None, backend: str = "auto"
+) -> VideoClip:
     """Reads a source into memory, all of it or the frames asked for.
 
     Args:
@@ -192,20 +183,21 @@ def read_video(source, num_frames: int | None = None, frame_rate: float | None =
         num_frames: At most this many frames, see `select_frames`. None: as many as there are.
         frame_rate: Hz at which frames are chosen by their times; None takes every frame (or, with `num_frames`,
             spreads the choice over the whole video).
+        backend: "pyav", "torchcodec", or "auto": PyAV, and torchcodec where PyAV is missing and torchcodec loads.
 
     Raises:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     if num_frames is None:
-        chosen = list(iter_video_frames(source, frame_rate=frame_rate))
+        chosen = list(iter_video_frames(source, frame_rate=frame_rate, backend=backend))
     else:
-        chosen = list(iter_clip_frames(source, num_frames, frame_rate))
+        chosen = list(iter_clip_frames(source, num_frames, frame_rate, backend))
     return VideoClip(
         frames=np.stack([frame.image for frame in chosen]),
         times=np.array([frame.time for frame in chosen]),
         indices=np.array([frame.index for frame in chosen], dtype=np.int64),
-        info=probe_video(source),
+        info=probe_video(source, backend),
     )
 
 
@@ -255,263 +247,12 @@ def _check_choice(frame_rate, num_frames):
         raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
 
 
-class _OpenVideo:
-    """A container that is open, and the one video stream read from it."""
-
-    def __init__(self, container, name: str):
-        self.container, self.name = container, name
-        streams = [s for s in container.streams.video if not _is_cover_picture(s)]
-        if not streams:
-            kind = "sound only" if container.streams.audio else "no picture and no sound"
-            raise VideoDecodeError(f"{name} holds no video stream ({kind}). Give a file with pictures.")
-        self.stream = streams[0]
-        self.stream.thread_type = "AUTO"
-        rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
-        self.frame_rate = float(rate) if rate and 0 < float(rate) <= 1000 else 25.0
-        self._size: tuple[int, int] | None = None  # width, height before rotation, square pixels
-        self._orientation = (0, False)  # quarter turns clockwise, mirrored first
-        self._warned = False
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the source has no known end and so cannot be read twice."""
-        return self.container.duration is None and self.stream.duration is None and "://" in self.name
-
-    def packet_times(self) -> np.ndarray:
-        """(T,) rising seconds of the frames, from their packets, undecoded; empty when the packets do not know."""
-        av = _import_av()
-        origin, times = (self.container.start_time or 0) / 1e6, []
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.size == 0 or packet.is_discard:
-                    continue
-                if packet.pts is None:
-                    return np.zeros(0)
-                times.append(float(packet.pts * packet.time_base) - origin)
-        except av.error.FFmpegError:
-            pass  # a cut file: what was read so far; decoding it will warn
-        return np.sort(np.array(times))
-
-    def seek(self, time: float):
-        """Moves to a key frame at or before a time, in seconds, where the source can; else stays at the start."""
-        margin = 1.0  # some containers land a little late
-        if time > 2 * margin:
-            target = time - margin + (self.container.start_time or 0) / 1e6
-            with contextlib.suppress(_import_av().error.FFmpegError):
-                self.container.seek(int(target * 1e6))
-
-    def decode(self) -> Iterator[tuple[Any, float]]:
-        """Yields (decoded frame, seconds); raises `VideoDecodeError` if there is none."""
-        origin = (self.container.start_time or 0) / 1e6
-        last = None
-        for frame in self._deinterlaced(self._decoded()):
-            time = last + 1 / self.frame_rate if frame.time is None and last is not None else frame.time or origin
-            time = float(time) - origin
-            if last is None:
-                self._learn_geometry(frame)
-                origin += min(0.0, time)
-                time = max(0.0, time)
-            elif time <= last:
-                # A clock that jumps back (joined recordings): go on from where the time was.
-                shift = last + 1 / self.frame_rate - time
-                origin -= shift
-                time += shift
-            last = time
-            yield frame, time
-        if last is None:
-            raise VideoDecodeError(
-                f"{self.name} holds a video stream but not one frame could be decoded. It is empty, "
-                "damaged or cut off; make it again or repair it (for example `ffmpeg -i IN -c copy OUT`)."
-            )
-
-    def _decoded(self):
-        """Frames of the decoder; damaged packets are skipped."""
-        av = _import_av()
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.error.EOFError):
-                return
-            except av.error.FFmpegError as error:
-                self._warn(f"reading stopped early ({error.strerror})")
-                return
-            try:
-                yield from packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError as error:
-                self._warn(f"a damaged part was skipped ({error.strerror})")
-
-    def _deinterlaced(self, frames):
-        """Passes frames through `bwdif` from the first one flagged as interlaced on."""
-        graph, shape = None, None
-        for frame in frames:
-            if graph is not None and shape != (frame.width, frame.height, frame.format.name):
-                yield from _drain(graph, flush=True)
-                graph = None
-            if graph is None and frame.interlaced_frame:
-                graph, shape = self._deinterlacer(frame), (frame.width, frame.height, frame.format.name)
-            if graph is None:
-                yield frame
-            else:
-                graph.push(frame)
-                yield from _drain(graph)
-        if graph is not None:
-            yield from _drain(graph, flush=True)
-
-    def _deinterlacer(self, frame):
-        av = _import_av()
-        graph = av.filter.Graph()
-        source = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base or self.stream.time_base,
-        )
-        # Frames not flagged as interlaced pass untouched; one frame out for one frame in.
-        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        sink = graph.add("buffersink")
-        source.link_to(bwdif)
-        bwdif.link_to(sink)
-        graph.configure()
-        return graph
-
-    def _learn_geometry(self, frame):
-        aspect = self.stream.sample_aspect_ratio
-        width, height = frame.width, frame.height
-        if aspect and 0.1 < float(aspect) < 10:
-            # Players widen or heighten, they never throw lines away.
-            if aspect > 1:
-                width = max(1, round(width * float(aspect)))
-            else:
-                height = max(1, round(height / float(aspect)))
-        self._size = (width, height)
-        self._orientation = _orientation(frame)
-
-    def to_rgb(self, frame) -> np.ndarray:
-        """(H, W, 3) uint8 as displayed."""
-        width, height = self._size
-        options = {"width": width, "height": height, "format": "rgb24"}
-        # Untagged video follows the players' custom: HD is BT.709, SD is BT.601.
-        if frame.colorspace not in (1, 4, 5, 6, 7, 9) and "rgb" not in frame.format.name and frame.height > 576:
-            options["src_colorspace"] = "ITU709"
-        image = frame.to_ndarray(**options)
-        turns, mirrored = self._orientation
-        if mirrored:
-            image = image[:, ::-1]
-        return np.ascontiguousarray(np.rot90(image, -turns))
-
-    def describe(self, frame) -> VideoInfo:
-        """The source's `VideoInfo`; `frame` is its first frame."""
-        stream, (width, height), (turns, _) = self.stream, self._size, self._orientation
-        if turns % 2:
-            width, height = height, width
-        duration = None
-        if stream.duration is not None and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        elif self.container.duration is not None:
-            duration = self.container.duration / 1e6
-        return VideoInfo(
-            width=width,
-            height=height,
-            frame_rate=self.frame_rate,
-            duration=duration,
-            num_frames=stream.frames or None,
-            has_audio=bool(self.container.streams.audio),
-            codec=stream.codec_context.name,
-            rotation=turns * 90,
-        )
-
-    def _warn(self, what: str):
-        if not self._warned:
-            self._warned = True
-            logger.warning("%s: %s; what can be decoded is used.", self.name, what)
-
-
 @contextlib.contextmanager
-def _open_video(source):
-    av = _import_av()
-    target, name = _locate(source)
-    try:
-        timeout = _NETWORK_TIMEOUT if isinstance(target, str) and not target.startswith("file:") else None
-        container = av.open(target, metadata_errors="ignore", timeout=timeout)
-    except (av.error.FileNotFoundError, av.error.HTTPNotFoundError) as error:
-        raise FileNotFoundError(f"There is no video at {name}.") from error
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoDecodeError(
-            f"{name} cannot be opened as a video ({getattr(error, 'strerror', None) or error}). "
-            "It is not a video, or it is damaged or cut off."
-        ) from error
-    with container:
-        yield _OpenVideo(container, name)
-
-
-def _import_av():
-    """PyAV, imported late and under `try`, so that the package also imports where no video is ever read."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("Reading video needs PyAV. Install it with `pip install av`.") from error
-    return av
-
-
-def _locate(source):
-    """Returns what `av.open` takes, and a name for messages."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        if len(source) == 0:
-            raise VideoDecodeError("The video has 0 bytes. Give the content of a video file.")
-        return io.BytesIO(source), f"The video of {len(source)} bytes"
-    if hasattr(source, "read"):
-        if hasattr(source, "seek"):
-            source.seek(0)
-        return source, f"The video {getattr(source, 'name', 'in the file object')!r}"
-    if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(
-            f"A video is a path, a URL, bytes or a binary file object; got {type(source).__name__}. "
-            "Arrays and lists of frames go to the video processor."
-        )
-    text = os.fspath(source)
-    if "://" in text and not text.startswith("file://"):
-        return text, text
-    path = Path(text.removeprefix("file://")).expanduser()
-    if path.is_dir():
-        raise VideoDecodeError(f"{path} is a folder. Give one video file.")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no video at {path}.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise VideoDecodeError(f"{path} is an empty file (0 bytes).")
-    # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
-    return f"file:{path}", str(path)
-
-
-def _is_cover_picture(stream) -> bool:
-    """Whether a video stream is only the cover of a sound file."""
-    av = _import_av()
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _orientation(frame) -> tuple[int, bool]:
-    """Quarter turns clockwise and whether the picture is mirrored (left-right) before them."""
-    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = struct.unpack("=9i", bytes(matrix)[:36])[:5]  # 16.16 fixed point, (x', y') = (ax + cy, bx + dy)
-    mirrored = a * d - b * c < 0
-    if mirrored:
-        a, b = -a, -b
-    # FFmpeg's matrix acts on x right, y down: (a, b) is where the stored x axis points on the screen.
-    turns = round(np.degrees(np.arctan2(b, a)) / 90) % 4
-    return int(turns), bool(mirrored)
-
-
-def _drain(graph, flush: bool = False):
-    """Frames a filter graph has ready; `flush` also gives those it held back."""
-    av = _import_av()
-    if flush:
-        graph.push(None)
-    while True:
-        try:
-            yield graph.pull()
-        except (BlockingIOError, EOFError, av.error.FFmpegError):
-            return
+def _open_video(source, backend: str):
+    if backend not in ("auto", "pyav", "torchcodec"):
+        raise ValueError(f"`backend` must be 'auto', 'pyav' or 'torchcodec', got {backend!r}.")
+    if backend == "torchcodec" or (backend == "auto" and not is_pyav_available() and import_torchcodec() is not None):
+        yield TorchCodecVideo(*locate(source))
+    else:
+        with open_pyav(source) as opened:
+            yield opened

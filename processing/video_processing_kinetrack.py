@@ -1,7 +1,6 @@
 """Pixels in, meaning out: `KineTrackVideoProcessor` makes the model's input and reads its outputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -11,12 +10,20 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, validate_kwargs
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata
 
-from ..processing.decoding_kinetrack import probe_video, read_video, select_frames
+from ..processing.batching_kinetrack import (
+    Clip,
+    KineTrackVideoMetadata,
+    frame_times,
+    metadata_of,
+    pack_clips,
+    pixel_affine,
+    place_picture,
+)
+from ..processing.decoding_kinetrack import read_video, select_frames
 from ..processing.post_processing_kinetrack import classify_videos, detect_objects, track_objects
 from ..processing.tracking_kinetrack import KineTracker
-from ..processing.video_input_kinetrack import VideoSource, list_videos
+from ..processing.video_input_kinetrack import list_videos
 
 _CANVAS_MULTIPLE = 32
 _INTERPOLATION = {PILImageResampling.BILINEAR: "bilinear", PILImageResampling.BICUBIC: "bicubic"}
@@ -34,23 +41,6 @@ class KineTrackVideoProcessorKwargs(VideosKwargs, total=False):
 
     frame_rate: float | int | None
     do_upscale: bool | None
-
-
-@dataclass
-class KineTrackVideoMetadata(VideoMetadata):
-    """`VideoMetadata` whose times are those of the stream, also when the frame rate varies.
-
-    Attributes:
-        times: Seconds of the frames in `frames_indices`.
-    """
-
-    total_num_frames: int | None = None
-    times: list[float] | None = None
-
-    @property
-    def timestamps(self) -> list[float]:
-        """Seconds of the frames kept."""
-        return super().timestamps if self.times is None else self.times
 
 
 class KineTrackVideoProcessor(BaseVideoProcessor):
@@ -179,7 +169,7 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         options = {name: getattr(self, name) for name in _PIXEL_OPTIONS}
         picture = self._scaled(frame, canvas, options)
         pixels = torch.zeros(1, 1, 3, *canvas)
-        _place(picture, pixels[0, 0], *_affine(options))
+        place_picture(picture, pixels[0, 0], *pixel_affine(options))
         return pixels
 
     def preprocess(self, videos, **kwargs: Unpack[KineTrackVideoProcessorKwargs]) -> BatchFeature:
@@ -215,15 +205,16 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         canvas = self._canvas(options["size"])
         frame_rate, num_frames = self._sampling(kwargs)
         sources = list_videos(videos, options["input_data_format"])
-        metadata = _metadata_of(sources, kwargs.get("video_metadata"))
+        metadata = metadata_of(sources, kwargs.get("video_metadata"))
         clips = []
         for source, known in zip(sources, metadata, strict=True):
-            times = None if source.frames is None else _frame_times(source.frames, known, self.frame_rate)
-            clip = _Clip(source)
+            times = None if source.frames is None else frame_times(source.frames, known, self.frame_rate)
+            clip = Clip(source)
             for frame in source.read(times, frame_rate, num_frames):
                 clip.append(self._scaled(frame.image, canvas, options), frame)
             clips.append(clip)
-        feature = BatchFeature(_pack(clips, canvas, num_frames, options), tensor_type=options["return_tensors"] or "pt")
+        batch = pack_clips(clips, canvas, num_frames, options)
+        feature = BatchFeature(batch, tensor_type=options["return_tensors"] or "pt")
         if options["device"] is not None:
             feature = feature.to(options["device"])
         if options["return_metadata"]:
@@ -400,99 +391,6 @@ _PIXEL_OPTIONS = (
     "image_mean",
     "image_std",
 )
-
-
-@dataclass
-class _Clip:
-    """The frames kept of one video, already at their size on the canvas."""
-
-    source: VideoSource
-    pictures: list[torch.Tensor] = field(default_factory=list)  # T x (h, w, 3) uint8
-    times: list[float] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    height: int = 0
-    width: int = 0
-
-    def append(self, picture: torch.Tensor, frame):
-        self.pictures.append(picture)
-        self.times.append(frame.time)
-        self.indices.append(frame.index)
-        self.height, self.width = frame.image.shape[:2]
-
-    def describe(self, known: KineTrackVideoMetadata) -> KineTrackVideoMetadata:
-        info = None if self.source.encoded is None else probe_video(self.source.encoded)
-        total = len(self.source.frames) if info is None else info.num_frames or self.indices[-1] + 1
-        return KineTrackVideoMetadata(
-            total_num_frames=known.total_num_frames or total,
-            fps=known.fps if info is None else info.frame_rate,
-            width=self.width,
-            height=self.height,
-            duration=known.duration if info is None else info.duration,
-            video_backend=None if info is None else "pyav",
-            frames_indices=self.indices,
-            times=self.times,
-        )
-
-
-def _pack(clips: list[_Clip], canvas: tuple[int, int], num_frames: int | None, options: Mapping) -> dict:
-    """The clips in one batch, each at the top left of its canvas and at the start of its row."""
-    length = max(num_frames or 1, *(len(clip.pictures) for clip in clips))
-    pixels = torch.zeros(len(clips), length, 3, *canvas)
-    frame_mask = torch.zeros(len(clips), length, dtype=torch.bool)
-    pixel_mask = torch.zeros(len(clips), *canvas, dtype=torch.bool)
-    for index, clip in enumerate(clips):
-        affine = _affine(options, clip.source.unit_range)
-        for number, picture in enumerate(clip.pictures):
-            _place(picture, pixels[index, number], *affine)
-        frame_mask[index, : len(clip.pictures)] = True
-        height, width = clip.pictures[0].shape[:2]
-        pixel_mask[index, :height, :width] = True
-    return {"pixel_values_videos": pixels, "frame_mask": frame_mask, "pixel_mask": pixel_mask}
-
-
-def _affine(options: Mapping, unit_range: bool = False):
-    """(factor, shift) with which 8-bit values become `values * factor - shift`: numbers, or (3, 1, 1) by channel."""
-    # Frames given as 0..1 were brought to 0..255 on the way in; without rescaling they must come out as they were.
-    factor = options["rescale_factor"] if options["do_rescale"] else (1 / 255 if unit_range else 1.0)
-    mean, std = (options["image_mean"], options["image_std"]) if options["do_normalize"] else (0.0, 1.0)
-    mean, std = np.broadcast_to(mean, 3).astype(np.float64), np.broadcast_to(std, 3).astype(np.float64)
-    factors, shifts = factor / std, mean / std
-    if len(set(factors)) == 1 and len(set(shifts)) == 1:
-        return float(factors[0]), float(shifts[0])
-    return tuple(torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (factors, shifts))
-
-
-def _place(picture: torch.Tensor, target: torch.Tensor, factor, shift):
-    """Writes a (h, w, 3) uint8 picture, normalised, to the top left of a (3, H, W) float32 canvas of zeros."""
-    height, width = picture.shape[:2]
-    target = target[:, :height, :width]
-    target.copy_(picture.permute(2, 0, 1)).mul_(factor).sub_(shift)
-
-
-def _metadata_of(sources: list[VideoSource], given) -> list[KineTrackVideoMetadata]:
-    """One metadata a video, empty where none was given."""
-    if given is None:
-        return [KineTrackVideoMetadata() for _ in sources]
-    given = [given] if isinstance(given, Mapping) else [m for g in given for m in (g if isinstance(g, list) else [g])]
-    if len(given) != len(sources):
-        raise ValueError(f"There are {len(sources)} videos and {len(given)} `video_metadata`; give one per video.")
-    names = {f.name for f in fields(KineTrackVideoMetadata)}
-    return [KineTrackVideoMetadata(**{name: m[name] for name in m if name in names}) for m in given]
-
-
-def _frame_times(frames, known: KineTrackVideoMetadata, frame_rate: float) -> np.ndarray:
-    """(T,) seconds of frames in memory: their own, those given, or equal steps."""
-    if known.times is not None:
-        times = np.asarray(known.times, dtype=np.float64)
-        if len(times) != len(frames) or (np.diff(times) <= 0).any():
-            raise ValueError(f"`times` must be {len(frames)} rising numbers, one a frame, got {len(times)}.")
-        return times
-    if not isinstance(frames, (np.ndarray, torch.Tensor)) and all(hasattr(frame, "time") for frame in frames):
-        return np.array([frame.time for frame in frames])
-    numbers = known.frames_indices
-    if numbers is None or len(numbers) != len(frames):
-        numbers = np.arange(len(frames))
-    return np.asarray(numbers, dtype=np.float64) / (known.fps or frame_rate)
 
 
 def _refuse_unsupported(options: Mapping):

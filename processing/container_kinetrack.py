@@ -1,0 +1,351 @@
+"""One open video container: PyAV's decoder, and what has to be done to its frames before they can be displayed."""
+
+import contextlib
+import io
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+# Streams may stall for ever; files never reach these limits. Seconds to open and to read.
+_NETWORK_TIMEOUT = (20.0, 60.0)
+
+
+class VideoDecodeError(ValueError):
+    """A source that exists but cannot be read as a video."""
+
+
+@dataclass
+class VideoInfo:
+    """What a source says of itself.
+
+    Attributes:
+        width: Pixels of a frame as displayed (after rotation and sample aspect).
+        height: Pixels of a frame as displayed.
+        frame_rate: Mean frames a second; the single times of the frames are the truth.
+        duration: Seconds, or None when the source does not know (a live stream).
+        num_frames: Frames the container announces, or None when it does not.
+        has_audio: Whether there is a sound track.
+        codec: FFmpeg's name of the video codec, such as `h264`.
+        rotation: Degrees clockwise by which the stored picture is turned for display: 0, 90, 180 or 270.
+    """
+
+    width: int
+    height: int
+    frame_rate: float
+    duration: float | None
+    num_frames: int | None
+    has_audio: bool
+    codec: str
+    rotation: int = 0
+
+
+class PyAVVideo:
+    """A container that is open, and the one video stream read from it.
+
+    Args:
+        container: From `av.open`.
+        name: For messages.
+
+    Raises:
+        VideoDecodeError: there is no video stream.
+    """
+
+    def __init__(self, container, name: str):
+        self.container, self.name = container, name
+        streams = [s for s in container.streams.video if not _is_cover_picture(s)]
+        if not streams:
+            kind = "sound only" if container.streams.audio else "no picture and no sound"
+            raise VideoDecodeError(f"{name} holds no video stream ({kind}). Give a file with pictures.")
+        self.stream = streams[0]
+        self.stream.thread_type = "AUTO"
+        rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
+        self.frame_rate = float(rate) if rate and 0 < float(rate) <= 1000 else 25.0
+        self._size: tuple[int, int] | None = None  # width, height before rotation, square pixels
+        self._orientation = (0, False)  # quarter turns clockwise, mirrored first
+        self._warned = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source has no known end and so cannot be read twice."""
+        return self.container.duration is None and self.stream.duration is None and "://" in self.name
+
+    def packet_times(self) -> np.ndarray:
+        """(T,) rising seconds of the frames, from their packets, undecoded; empty when the packets do not know."""
+        av = _import_av()
+        origin, times = (self.container.start_time or 0) / 1e6, []
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                if packet.pts is None:
+                    return np.zeros(0)
+                times.append(float(packet.pts * packet.time_base) - origin)
+        except av.error.FFmpegError:
+            pass  # a cut file: what was read so far; decoding it will warn
+        return np.sort(np.array(times))
+
+    def seek(self, time: float):
+        """Moves to a key frame at or before a time, in seconds, where the source can; else stays at the start."""
+        margin = 1.0  # some containers land a little late
+        if time > 2 * margin:
+            target = time - margin + (self.container.start_time or 0) / 1e6
+            with contextlib.suppress(_import_av().error.FFmpegError):
+                self.container.seek(int(target * 1e6))
+
+    def decode(self) -> Iterator[tuple[Any, float]]:
+        """Yields (decoded frame, seconds); raises `VideoDecodeError` if there is none."""
+        origin = (self.container.start_time or 0) / 1e6
+        last = None
+        for frame in self._deinterlaced(self._decoded()):
+            time = last + 1 / self.frame_rate if frame.time is None and last is not None else frame.time or origin
+            time = float(time) - origin
+            if last is None:
+                self._learn_geometry(frame)
+                origin += min(0.0, time)
+                time = max(0.0, time)
+            elif time <= last:
+                # A clock that jumps back (joined recordings): go on from where the time was.
+                shift = last + 1 / self.frame_rate - time
+                origin -= shift
+                time += shift
+            last = time
+            yield frame, time
+        if last is None:
+            raise VideoDecodeError(
+                f"{self.name} holds a video stream but not one frame could be decoded. It is empty, "
+                "damaged or cut off; make it again or repair it (for example `ffmpeg -i IN -c copy OUT`)."
+            )
+
+    def _decoded(self):
+        """Frames of the decoder; damaged packets are skipped."""
+        av = _import_av()
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.EOFError):
+                return
+            except av.error.FFmpegError as error:
+                self._warn(f"reading stopped early ({error.strerror})")
+                return
+            try:
+                yield from packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                self._warn(f"a damaged part was skipped ({error.strerror})")
+
+    def _deinterlaced(self, frames):
+        """Passes frames through `bwdif` from the first one flagged as interlaced on."""
+        graph, shape = None, None
+        for frame in frames:
+            if graph is not None and shape != (frame.width, frame.height, frame.format.name):
+                yield from _drain(graph, flush=True)
+                graph = None
+            if graph is None and frame.interlaced_frame:
+                graph, shape = self._deinterlacer(frame), (frame.width, frame.height, frame.format.name)
+            if graph is None:
+                yield frame
+            else:
+                graph.push(frame)
+                yield from _drain(graph)
+        if graph is not None:
+            yield from _drain(graph, flush=True)
+
+    def _deinterlacer(self, frame):
+        av = _import_av()
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base or self.stream.time_base,
+        )
+        # Frames not flagged as interlaced pass untouched; one frame out for one frame in.
+        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        sink = graph.add("buffersink")
+        source.link_to(bwdif)
+        bwdif.link_to(sink)
+        graph.configure()
+        return graph
+
+    def _learn_geometry(self, frame):
+        self._size = displayed_size(frame.width, frame.height, float(self.stream.sample_aspect_ratio or 1))
+        self._orientation = _orientation(frame)
+
+    def to_rgb(self, frame) -> np.ndarray:
+        """(H, W, 3) uint8 as displayed."""
+        width, height = self._size
+        options = {"width": width, "height": height, "format": "rgb24"}
+        # Untagged video follows the players' custom: HD is BT.709, SD is BT.601.
+        if frame.colorspace not in (1, 4, 5, 6, 7, 9) and "rgb" not in frame.format.name and frame.height > 576:
+            options["src_colorspace"] = "ITU709"
+        image = frame.to_ndarray(**options)
+        turns, mirrored = self._orientation
+        if mirrored:
+            image = image[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image, -turns))
+
+    def describe(self, frame) -> VideoInfo:
+        """The source's `VideoInfo`; `frame` is its first frame."""
+        stream, (width, height), (turns, _) = self.stream, self._size, self._orientation
+        if turns % 2:
+            width, height = height, width
+        duration = None
+        if stream.duration is not None and stream.time_base:
+            duration = float(stream.duration * stream.time_base)
+        elif self.container.duration is not None:
+            duration = self.container.duration / 1e6
+        return VideoInfo(
+            width=width,
+            height=height,
+            frame_rate=self.frame_rate,
+            duration=duration,
+            num_frames=stream.frames or None,
+            has_audio=bool(self.container.streams.audio),
+            codec=stream.codec_context.name,
+            rotation=turns * 90,
+        )
+
+    def _warn(self, what: str):
+        if not self._warned:
+            self._warned = True
+            logger.warning("%s: %s; what can be decoded is used.", self.name, what)
+
+
+@contextlib.contextmanager
+def open_pyav(source):
+    """Opens a source with PyAV for the time of a `with` block.
+
+    Args:
+        source: Path, `pathlib.Path`, URL, bytes, or a binary file object.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoDecodeError: not a video, or sound only.
+        ImportError: PyAV is not installed.
+    """
+    av = _import_av()
+    target, name = locate(source)
+    try:
+        timeout = _NETWORK_TIMEOUT if isinstance(target, str) and not target.startswith("file:") else None
+        container = av.open(target, metadata_errors="ignore", timeout=timeout)
+    except (av.error.FileNotFoundError, av.error.HTTPNotFoundError) as error:
+        raise FileNotFoundError(f"There is no video at {name}.") from error
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoDecodeError(
+            f"{name} cannot be opened as a video ({getattr(error, 'strerror', None) or error}). "
+            "It is not a video, or it is damaged or cut off."
+        ) from error
+    with container:
+        yield PyAVVideo(container, name)
+
+
+def is_pyav_available() -> bool:
+    """Whether PyAV can be imported."""
+    try:
+        _import_av()
+    except ImportError:
+        return False
+    return True
+
+
+def _import_av():
+    """PyAV, imported late and under `try`, so that the package also imports where no video is ever read."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("Reading video needs PyAV. Install it with `pip install av`.") from error
+    return av
+
+
+def locate(source):
+    """Checks a source and returns what a decoder opens, and a name for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoDecodeError: a folder, or nothing in it.
+        TypeError: no path, URL, bytes or file object.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if len(source) == 0:
+            raise VideoDecodeError("The video has 0 bytes. Give the content of a video file.")
+        return io.BytesIO(source), f"The video of {len(source)} bytes"
+    if hasattr(source, "read"):
+        if hasattr(source, "seek"):
+            source.seek(0)
+        return source, f"The video {getattr(source, 'name', 'in the file object')!r}"
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            f"A video is a path, a URL, bytes or a binary file object; got {type(source).__name__}. "
+            "Arrays and lists of frames go to the video processor."
+        )
+    text = os.fspath(source)
+    if "://" in text and not text.startswith("file://"):
+        return text, text
+    path = Path(text.removeprefix("file://")).expanduser()
+    if path.is_dir():
+        raise VideoDecodeError(f"{path} is a folder. Give one video file.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no video at {path}.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise VideoDecodeError(f"{path} is an empty file (0 bytes).")
+    # "file:" keeps FFmpeg from reading a colon in a file's name as a protocol.
+    return f"file:{path}", str(path)
+
+
+def displayed_size(width: int, height: int, sample_aspect: float) -> tuple[int, int]:
+    """(width, height) in square pixels of a stored picture, before rotation.
+
+    As browsers and players do it, a picture is widened or heightened, so that no line of it is thrown away.
+
+    Args:
+        width: Stored pixels.
+        height: Stored pixels.
+        sample_aspect: Width of a stored pixel over its height; nonsense (below 0.1, above 10) is ignored.
+    """
+    if not 0.1 < sample_aspect < 10:
+        return width, height
+    if sample_aspect > 1:
+        return max(1, round(width * sample_aspect)), height
+    return width, max(1, round(height / sample_aspect))
+
+
+def _is_cover_picture(stream) -> bool:
+    """Whether a video stream is only the cover of a sound file."""
+    av = _import_av()
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _orientation(frame) -> tuple[int, bool]:
+    """Quarter turns clockwise and whether the picture is mirrored (left-right) before them."""
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = struct.unpack("=9i", bytes(matrix)[:36])[:5]  # 16.16 fixed point, (x', y') = (ax + cy, bx + dy)
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    # FFmpeg's matrix acts on x right, y down: (a, b) is where the stored x axis points on the screen.
+    turns = round(np.degrees(np.arctan2(b, a)) / 90) % 4
+    return int(turns), bool(mirrored)
+
+
+def _drain(graph, flush: bool = False):
+    """Frames a filter graph has ready; `flush` also gives those it held back."""
+    av = _import_av()
+    if flush:
+        graph.push(None)
+    while True:
+        try:
+            yield graph.pull()
+        except (BlockingIOError, EOFError, av.error.FFmpegError):
+            return
