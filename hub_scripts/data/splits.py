@@ -1,9 +1,9 @@
 """The committed lists of clips that are never trained on, and how they were made.
 
-`val` is for figures only, `dev` for choosing checkpoints, thresholds and temperatures; what neither list names is training
-data. An item is a path below the data root, with forward slashes; a part of a sequence is `path:first-last` in frame
-numbers from 1, both included. Run `python -m kinetrack.hub_scripts.data.splits ROOT` to write the two files again: the
-result depends on nothing but the file names.
+`val` is for figures only, `dev` for choosing checkpoints, thresholds and temperatures; what neither list names is
+training data. An item is a path below the data root, with forward slashes; a part of a sequence is `path:first-last` in
+frame numbers from 1, both included. Run `python -m kinetrack.hub_scripts.data.splits ROOT` to write the two files
+again: the result depends on nothing but the file names.
 
 JHMDB clips are grouped by the video they were cut from, so that no source is on two sides. Names are compared without
 case, digits and punctuation, and merged when one contains the other or when they share a long beginning: a merge too

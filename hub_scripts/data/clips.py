@@ -1,0 +1,215 @@
+"""Map-style datasets of short clips: tracked people in sequences, and labelled actions.
+
+An item is chosen by its index, or by `(epoch, index)`; what is drawn depends on the seed, the epoch and the index
+alone, never on the number of workers or on what was read before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .annotations import FrameBoxes
+from .augmentation import ClipForm, centred_frames, draw_frames, draw_window, render, whole_window
+from .frames import FrameStore
+
+NO_LABEL = -100
+
+
+@dataclass
+class ClipSource:
+    """A video, or a part of one, with what is known about it.
+
+    Attributes:
+        name: Path below the data root.
+        frames: Its pixels.
+        first, stop: The part in use, frames `first .. stop - 1`.
+        boxes: People per frame; None when nobody looked for them.
+        actor: `(frames, 4)` corners of the labelled actor, NaN where there is none; None without an actor.
+        label: Index of the action, -100 for none.
+        group_labels: Index within each further label group, -100 for none.
+        stratum: What balanced sampling balances.
+    """
+
+    name: str
+    frames: FrameStore
+    first: int
+    stop: int
+    boxes: FrameBoxes | None = None
+    actor: np.ndarray | None = None
+    label: int = NO_LABEL
+    group_labels: dict[str, int] = field(default_factory=dict)
+    stratum: str = ""
+
+
+class _Clips(Dataset):
+    """What both datasets share: from a source and its moments to a sample."""
+
+    def __init__(self, sources: Sequence[ClipSource], form: ClipForm, train: bool, seed: int):
+        if not sources:
+            raise ValueError("No clips to read: the folder is empty, or every clip is excluded by the split lists.")
+        self.sources, self.form, self.train, self.seed, self.epoch = list(sources), form, train, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the draws of plain integer indices; `(epoch, index)` needs no call."""
+        self.epoch = epoch
+
+    def _rng(self, epoch: int, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, index))
+
+    def _key(self, item: int | tuple[int, int]) -> tuple[int, int]:
+        epoch, index = item if isinstance(item, tuple | list) else (self.epoch, item)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} clips")
+        return int(epoch), int(index)
+
+    def _sample(self, source: ClipSource, frames: np.ndarray, focus, rng: np.random.Generator) -> dict:
+        form, store = self.form, source.frames
+        if self.train:
+            window = draw_window(form, rng, store.height, store.width, focus)
+        else:
+            window = whole_window(form, store.height, store.width)
+        pixels, pixel_mask = render(
+            form, store.read(frames, window.source), window, rng if self.train else None
+        )  # (T, 3, H, W), (H, W)
+        frame_mask = torch.zeros(form.num_frames, dtype=torch.bool)
+        frame_mask[: len(frames)] = True
+        region = np.full((form.num_frames, 4), np.nan, np.float32)
+        if source.actor is not None:
+            moved = window.map_boxes(source.actor[frames])  # (t, 4)
+            moved[~(window.visible_share(moved) >= form.min_visible)] = np.nan
+            region[: len(frames)] = moved
+        labels = [self._frame_labels(source, frame, window) for frame in frames]
+        return {
+            "pixel_values_videos": pixels,
+            "frame_mask": frame_mask,
+            "pixel_mask": pixel_mask,
+            "labels": source.label,
+            "group_labels": dict(source.group_labels),
+            "frame_labels": labels + [None] * (form.num_frames - len(frames)),
+            "region_boxes": torch.from_numpy(region),
+            "names": f"{source.name}:{frames[0] + 1}-{frames[-1] + 1}",
+        }
+
+    def _frame_labels(self, source: ClipSource, frame: int, window) -> dict | None:
+        if source.boxes is None:
+            return None
+        rows = source.boxes.at(int(frame))
+        moved = window.map_boxes(rows.xyxy)
+        share = window.visible_share(moved)
+        ignore = rows.ignore | (share < self.form.min_visible)
+        ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < self.form.min_size
+        kept = share > 0
+        return {
+            "boxes": torch.from_numpy(moved[kept]),
+            "class_labels": torch.from_numpy(rows.class_label[kept]),
+            "track_ids": torch.from_numpy(np.where(ignore, -1, rows.track_id)[kept]),
+            "ignore": torch.from_numpy(ignore[kept]),
+            "weight": torch.from_numpy(rows.weight[kept]),
+        }
+
+    def _draw_focus(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """One of `(N, 4)` boxes, or None for any place; always two draws, so that all else stays the same."""
+        lucky, choice = rng.random() < self.form.focus, rng.random()
+        return boxes[int(choice * len(boxes))] if lucky and len(boxes) else None
+
+
+class MotClips(_Clips):
+    """Clips of tracked people from MOT sequences.
+
+    One index stands for one stretch of `anchor_stride` frames; the clip drawn for it spans a moment of that stretch.
+
+    Args:
+        sources: Sequences with boxes; see `mot_train`.
+        form: How clips are cut and varied.
+        train: Varied clips; else each stretch's middle, the whole frame, no change.
+        anchor_stride: Frames of a sequence for each index.
+        seed: Another seed, other draws.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        form: ClipForm | None = None,
+        train: bool = True,
+        anchor_stride: int = 4,
+        seed: int = 0,
+    ):
+        super().__init__(sources, form or ClipForm(), train, seed)
+        self.anchor_stride = anchor_stride
+        self.anchors = [
+            (number, frame)
+            for number, source in enumerate(self.sources)
+            for frame in range(source.first, source.stop, anchor_stride)
+        ]
+        self.strata = [self.sources[number].stratum for number, _ in self.anchors]
+
+    def __len__(self) -> int:
+        return len(self.anchors)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict:
+        epoch, index = self._key(item)
+        rng = self._rng(epoch, index)
+        number, begin = self.anchors[index]
+        source, form = self.sources[number], self.form
+        if not self.train:
+            centre = min(begin + self.anchor_stride / 2, source.stop - 1)
+            frames = centred_frames(form, source.first, source.stop, source.frames.frame_rate, centre)
+            return self._sample(source, frames, None, rng)
+        anchor = int(rng.integers(begin, min(begin + self.anchor_stride, source.stop)))
+        frames = draw_frames(form, rng, source.first, source.stop, source.frames.frame_rate, anchor)
+        if len(frames) < form.num_frames:  # a very short sequence is played to and fro
+            frames = np.pad(frames, (0, form.num_frames - len(frames)), mode="reflect" if len(frames) > 1 else "edge")
+        rows = source.boxes.at(int(frames[len(frames) // 2]))
+        return self._sample(source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
+
+
+class ActionClips(_Clips):
+    """Labelled clips, one index each.
+
+    Args:
+        sources: Clips with labels; see `action_train`.
+        form: How clips are cut and varied.
+        train: Varied clips; else the middle of each clip, the whole frame, no change.
+        seed: Another seed, other draws.
+    """
+
+    def __init__(self, sources: Sequence[ClipSource], form: ClipForm | None = None, train: bool = True, seed: int = 0):
+        super().__init__(sources, form or ACTION_FORM, train, seed)
+        self.strata = [source.stratum for source in self.sources]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict:
+        epoch, index = self._key(item)
+        rng = self._rng(epoch, index)
+        source, form = self.sources[index], self.form
+        rate = source.frames.frame_rate
+        if not self.train:
+            return self._sample(source, centred_frames(form, source.first, source.stop, rate), None, rng)
+        frames = draw_frames(form, rng, source.first, source.stop, rate)
+        return self._sample(source, frames, self._draw_focus(self._extent(source, frames), rng), rng)
+
+    @staticmethod
+    def _extent(source: ClipSource, frames: np.ndarray) -> np.ndarray:
+        """`(1, 4)` box around the actor in all frames, or around all people when there is no actor, or `(0, 4)`."""
+        boxes = np.zeros((0, 4), np.float32)
+        if source.actor is not None:
+            boxes = source.actor[frames]
+        elif source.boxes is not None:
+            rows = [source.boxes.at(int(frame)) for frame in frames]
+            boxes = np.concatenate([row.xyxy[~row.ignore] for row in rows])
+        boxes = boxes[np.isfinite(boxes).all(1)]
+        return np.concatenate((boxes[:, :2].min(0), boxes[:, 2:].max(0)))[None] if len(boxes) else boxes
+
+
+MOT_FORM = ClipForm(reverse=0.3)
+ACTION_FORM = ClipForm(canvas=(224, 288), frame_rate=(6.0, 15.0), scale=(0.75, 1.35), fit=True, focus=0.9)
+
+
+def evaluation_form(form: ClipForm, canvas: tuple[int, int] = (352, 640), frame_rate: float = 12.5) -> ClipForm:
+    """The same clips at one rate and on another canvas, for `train=False`."""
+    return replace(form, canvas=canvas, frame_rate=(frame_rate, frame_rate))
