@@ -88,7 +88,7 @@ class _GatedScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_states):
-        """With g_t = dL/dh_t + (1 - z_{t+1}) g_{t+1}: dz_t = g_t (v_t - h_{t-1}), dv_t = g_t z_t, dh_0 = (1 - z_1) g_1."""
+        """g_t = dL/dh_t + (1 - z_{t+1}) g_{t+1}; dz_t = g_t (v_t - h_{t-1}), dv_t = g_t z_t, dh_0 = (1-z_1) g_1."""
         gate, value, initial, states = ctx.saved_tensors
         if ctx.chunk_size is None:
             return _reverse_loop(gate, value, initial, states, grad_states)

@@ -15,6 +15,7 @@ import torch
 from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames
 from ..processing.detection_kinetrack import decode_detections
 from ..processing.tracking_kinetrack import Detections, KineTracker
+from ..processing.video_input_kinetrack import rgb_frame
 
 TASKS = ("both", "tracking", "actions")
 
@@ -234,7 +235,7 @@ class KineTrackSession:
         """Looks at the next frame.
 
         Args:
-            frame: (height, width, 3) uint8 RGB, or anything else `processor.preprocess_frame` takes.
+            frame: (height, width, 3) uint8 RGB, or anything else `rgb_frame` takes (gray, RGBA, float in [0, 1], PIL).
             time: seconds, later than the last frame's; 1/25 s after it when None.
 
         Raises:
@@ -242,7 +243,7 @@ class KineTrackSession:
                 The session is left as it was.
         """
         started = clock.perf_counter()
-        frame = self.processor.as_rgb_frame(frame)
+        frame = rgb_frame(frame, self._frame_index)
         height, width = frame.shape[:2]
         if time is None:
             time = 0.0 if self._last_time is None else self._last_time + 1 / 25.0
