@@ -203,6 +203,11 @@ class KineTracker:
         """Identities of all tracks that are kept, seen in the last frame or lost; 0 for those not confirmed yet."""
         return self._table.track_id
 
+    @property
+    def known_ids(self) -> np.ndarray:
+        """Identities that are alive, seen in the last frame or still remembered; `(K,)` int64."""
+        return self._table.track_id[self._table.track_id > 0]
+
     def state_dict(self) -> dict:
         """Everything `load_state_dict` needs to go on from here, as plain arrays and numbers (settings not
         included).
