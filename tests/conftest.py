@@ -240,3 +240,15 @@ def audio_only_path(video_folder) -> Path:
     with av.open(str(path), "w", format="mp4") as output:
         _write_tone(output, output.add_stream("aac", rate=16000), 0.5)
     return path
+
+
+@pytest.fixture(scope="session")
+def make_video():
+    """`write_video(path, frames=None, *, frame_rate, codec, pixel_format, audio, times, rotation, ...)`."""
+    return write_video
+
+
+@pytest.fixture(scope="session")
+def draw_frames():
+    """`make_frames(num_frames, width, height)`."""
+    return make_frames
