@@ -123,6 +123,10 @@ class PyAVVideo:
                 f"{self.name} holds a video stream but not one frame could be decoded. It is empty, "
                 "damaged or cut off; make it again or repair it (for example `ffmpeg -i IN -c copy OUT`)."
             )
+        announced, end = self._duration() or 0.0, last + 1 / self.frame_rate
+        sound_may_be_longer = self.stream.duration is None and self.container.streams.audio
+        if announced - end > max(0.5, 0.05 * announced) and not sound_may_be_longer:
+            self._warn(f"the pictures end at {end:.1f} s of the {announced:.1f} s announced; it is damaged or cut off")
 
     def _decoded(self):
         """Frames of the decoder; damaged packets are skipped."""
@@ -199,21 +203,22 @@ class PyAVVideo:
         stream, (width, height), (turns, _) = self.stream, self._size, self._orientation
         if turns % 2:
             width, height = height, width
-        duration = None
-        if stream.duration is not None and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        elif self.container.duration is not None:
-            duration = self.container.duration / 1e6
         return VideoInfo(
             width=width,
             height=height,
             frame_rate=self.frame_rate,
-            duration=duration,
+            duration=self._duration(),
             num_frames=stream.frames or None,
             has_audio=bool(self.container.streams.audio),
             codec=stream.codec_context.name,
             rotation=turns * 90,
         )
+
+    def _duration(self) -> float | None:
+        """Seconds the source announces."""
+        if self.stream.duration is not None and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        return None if self.container.duration is None else self.container.duration / 1e6
 
     def _warn(self, what: str):
         if not self._warned:
