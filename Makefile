@@ -1,0 +1,59 @@
+# `make analyze` and `make test` are the whole set-up: both create .venv here, install KineTrack into it, and reuse it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+VIDEO ?= hub_scripts/examples/pets2009.mp4
+OUTPUT ?= kinetrack-results
+
+# What the targets need beyond the package itself; the stamps make `make` install again when pyproject.toml changes.
+RUNTIME := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help install analyze test lint format train-smoke bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "KineTrack needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "Could not create a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "Installing KineTrack into $(VENV) (once; a few minutes, mostly PyTorch)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEVELOPMENT): pyproject.toml | $(BIN)/python
+	@echo "Installing KineTrack and its development tools into $(VENV) (once; a few minutes, mostly PyTorch)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(RUNTIME) $@
+
+install: $(DEVELOPMENT) ## Create .venv with everything a developer needs
+
+analyze: $(RUNTIME) ## Analyse the example video, or your own: make analyze VIDEO=my.mp4 [OUTPUT=folder]
+	@$(BIN)/kinetrack analyze "$(VIDEO)" --output "$(OUTPUT)"
+
+test: $(DEVELOPMENT) ## Run all tests (two processes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(DEVELOPMENT) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEVELOPMENT) ## Fix style and formatting where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train-smoke: $(DEVELOPMENT) ## Train a few steps on made-up data, resume, evaluate
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m train_smoke tests
+
+bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the association
+	$(BIN)/kinetrack benchmark --output kinetrack-benchmark
+
+clean: ## Remove .venv and everything else that make created
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
