@@ -8,27 +8,18 @@ pages that are read occupy memory, and they are shared between worker processes.
 import hashlib
 import os
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from ...processing.container_kinetrack import open_pyav
+from ...processing.decoding_kinetrack import probe_video
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
 
-def _open(path: Path):
-    import av
-
-    try:
-        return av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{path} cannot be read as a video: {error}. Remove it or replace it by a playable file."
-        ) from None
-
-
 class FrameStore:
-    """Frames of one video file, or of one folder of numbered images, as RGB arrays.
+    """Frames of one video file, or of one folder of numbered images, as RGB arrays as displayed.
 
     Args:
         path: A video file, or a folder of images that sort into frame order (MOTChallenge `img1`).
@@ -43,7 +34,8 @@ class FrameStore:
 
     Raises:
         FileNotFoundError: Nothing lies at `path`.
-        ValueError: The file holds no video, or the folder no images.
+        VideoDecodeError: The file holds no video.
+        ValueError: The folder holds no images.
     """
 
     def __init__(
@@ -60,14 +52,10 @@ class FrameStore:
             self.num_frames, self.frame_rate = len(self.images), float(frame_rate or 30.0)
         elif self.path.is_file():
             self.images = []
-            with _open(self.path) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{path} has no video stream.")
-                stream = container.streams.video[0]
-                self.height, self.width = stream.height, stream.width
-                self.frame_rate = float(frame_rate or stream.average_rate or Fraction(30))
-                # Not every container counts its frames; packets of a video stream are frames.
-                self.num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+            info = probe_video(self.path)
+            self.height, self.width = info.height, info.width
+            self.frame_rate = float(frame_rate or info.frame_rate)
+            self.num_frames = info.num_frames or self._count_frames()
         else:
             raise FileNotFoundError(f"No video file or image folder at {path}.")
         status = self.path.stat()
@@ -124,19 +112,22 @@ class FrameStore:
             for index in sorted(wanted):
                 found[index] = _read_image(self.images[index])
             return found
-        with _open(self.path) as container:
-            for index, frame in enumerate(container.decode(container.streams.video[0])):
+        with open_pyav(self.path) as video:
+            for index, (frame, _) in enumerate(video.decode()):
                 if index in wanted:
-                    image = found[index] = frame.to_ndarray(format="rgb24")
+                    image = found[index] = video.to_rgb(frame)
                 if index == last:
                     return found
         # The header promised more frames than there are: repeat the last one, so that one damaged clip is no crash.
-        if index < 0:
-            raise ValueError(f"{self.path} holds no decodable frame. Remove it from the training data.")
         for missing in range(index + 1, last + 1):
             if missing in wanted:
                 found[missing] = image if image is not None else self._decode({index})[index]
         return found
+
+    def _count_frames(self) -> int:
+        """Some containers do not say how many frames they hold."""
+        with open_pyav(self.path) as video:
+            return sum(1 for _ in video.decode())
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_array": None}  # a memory map is opened again in the worker, not copied to it
