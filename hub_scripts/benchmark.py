@@ -187,6 +187,7 @@ def run_benchmark(
     mot_data: str | Path | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    lengths: Sequence[int] | None = None,
     allow_untrained: bool = False,
 ) -> dict:
     """Measures and, when `output` is given, writes `benchmark.json` there.
@@ -199,6 +200,7 @@ def run_benchmark(
         mot_data: folder with `train/` and `val/` MOTChallenge sequences; without it, the association is only timed.
         threads: CPU threads for PyTorch; its own choice when None.
         device: a PyTorch device for the speed and recurrence parts.
+        lengths: values of T for the recurrence; 1 to 256 when None.
         allow_untrained: measures a model without trained weights.
 
     Returns:
@@ -227,9 +229,9 @@ def run_benchmark(
         if "memory" in parts:
             report["memory"] = measure_memory(model, Path(folder), allow_untrained)
     if "recurrence" in parts:
-        from .benchmark_recurrence import measure_recurrence
+        from .benchmark_recurrence import LENGTHS, measure_recurrence
 
-        report["recurrence"] = measure_recurrence(device=device)
+        report["recurrence"] = measure_recurrence(tuple(lengths or LENGTHS), device=device)
     if "association" in parts:
         report["association"] = _measure_association(mot_data)
     if output is not None:
