@@ -84,8 +84,6 @@ class VideoSource:
             return frame.image
         if isinstance(frame, (str, os.PathLike)):
             frame = _open_image(frame)
-        if isinstance(frame, Image.Image):
-            return _from_pil(frame)
         return rgb_frame(frame, index, unit_range=self.unit_range, channel_first=self.channel_first)
 
 
@@ -119,35 +117,48 @@ def list_videos(videos, channel_format: str | None = None) -> list[VideoSource]:
     return [video for item in videos for video in list_videos(item, channel_format)]
 
 
-def rgb_frame(frame, index: int = 0, *, unit_range: bool = False, channel_first: bool = False) -> np.ndarray:
+def rgb_frame(
+    frame, index: int = 0, *, unit_range: bool | None = None, channel_first: bool | None = None
+) -> np.ndarray:
     """One picture as (H, W, 3) uint8 RGB; gray is repeated, an alpha channel is dropped.
 
     Args:
-        frame: (H, W), (H, W, C) or, with `channel_first`, (C, H, W) with C 1, 3 or 4: uint8, other integers or floats.
+        frame: A PIL image, or an array or tensor (H, W), (H, W, C) or (C, H, W) with C 1, 3 or 4: uint8,
+            other integers, or floats from 0 to 1 or from 0 to 255.
         index: Its number, for messages.
-        unit_range: Floating-point values run from 0 to 1, not to 255.
-        channel_first: Order of the axes.
+        unit_range: Floating-point values run from 0 to 1, not to 255. None: as the frame's own values say.
+        channel_first: Order of the axes. None: as the shape says.
 
     Raises:
-        ValueError: values that are not finite or out of range, or a number of channels that is no picture.
+        TypeError: neither an array nor an image.
+        ValueError: values that are not finite or out of range, or a shape that is no picture.
     """
-    array = frame.detach().cpu() if isinstance(frame, torch.Tensor) else frame
-    if isinstance(array, torch.Tensor):
-        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-    if array.ndim == 2:
-        array = array[..., None]
+    if isinstance(frame, Image.Image):
+        return _from_pil(frame)
+    if isinstance(frame, torch.Tensor):
+        frame = frame.detach().cpu()
+    elif not isinstance(frame, np.ndarray):
+        raise TypeError(f"Frame {index} is a {type(frame).__name__}. Expected an array, a tensor or a PIL image.")
+    if frame.ndim not in (2, 3):
+        raise ValueError(f"Frame {index} has the shape {tuple(frame.shape)}. Expected (H, W, C) or (C, H, W).")
+    if channel_first is None:
+        channel_first = frame.ndim == 3 and _is_channel_first(frame, None)
+    if isinstance(frame, torch.Tensor):
+        frame = (frame.float() if frame.dtype == torch.bfloat16 else frame).numpy()
+    if frame.ndim == 2:
+        frame = frame[..., None]
     elif channel_first:
-        array = np.moveaxis(array, 0, -1)  # (H, W, C)
-    height, width, channels = array.shape
+        frame = np.moveaxis(frame, 0, -1)  # (H, W, C)
+    height, width, channels = frame.shape
     if channels not in _CHANNELS or height == 0 or width == 0:
         raise ValueError(
             f"Frame {index} has {height}x{width} pixels (height x width) and {channels} channels. Expected at least "
             "one pixel and 1 (gray), 3 (RGB) or 4 (RGBA) channels; the axes can be named with `input_data_format`."
         )
-    array = array[..., :3]
-    if array.dtype != np.uint8:
-        array = _to_uint8(array, index, unit_range)
-    return np.ascontiguousarray(np.broadcast_to(array, (height, width, 3)))
+    frame = frame[..., :3]
+    if frame.dtype != np.uint8:
+        frame = _to_uint8(frame, index, _is_unit_range([frame]) if unit_range is None else unit_range)
+    return np.ascontiguousarray(frame if frame.shape[-1] == 3 else np.repeat(frame, 3, axis=-1))
 
 
 def _to_uint8(array: np.ndarray, index: int, unit_range: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kinetrack.processing.decoding_kinetrack import VideoDecodeError, iter_video_frames, read_video
+from kinetrack.processing.video_input_kinetrack import rgb_frame
 from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 from PIL import Image
 
@@ -109,6 +110,39 @@ class TestInputs:
         assert values.min() == -1
         assert values.max() == 1
         assert values.mean().abs() < 0.02
+
+
+class TestOneFrame:
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda f: f,
+            lambda f: f.transpose(2, 0, 1),
+            lambda f: f.astype(np.float32) / 255,
+            lambda f: torch.from_numpy(f).permute(2, 0, 1).to(torch.float64),
+            lambda f: np.dstack([f, f[..., 0]]),
+            Image.fromarray,
+        ],
+    )
+    def test_every_form_of_a_picture_is_the_same_rgb(self, convert, frames):
+        assert np.array_equal(rgb_frame(convert(frames[0])), frames[0])
+
+    def test_gray_is_repeated(self, frames):
+        assert np.array_equal(rgb_frame(frames[0][..., 0]), np.repeat(frames[0][..., :1], 3, -1))
+
+    @pytest.mark.parametrize(
+        ("frame", "error", "message"),
+        [
+            ("frame.png", TypeError, "str"),
+            (np.zeros((2, 4, 4, 3), np.uint8), ValueError, "shape"),
+            (np.zeros((0, 4, 3), np.uint8), ValueError, "0x4"),
+            (np.zeros((8, 9, 10), np.uint8), ValueError, "channels"),
+            (np.full((4, 4, 3), np.nan), ValueError, "Frame 5 .* not finite"),
+        ],
+    )
+    def test_what_is_no_picture_is_named(self, frame, error, message):
+        with pytest.raises(error, match=message):
+            rgb_frame(frame, 5)
 
 
 class TestCanvas:
