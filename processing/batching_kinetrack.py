@@ -100,7 +100,7 @@ def place_picture(picture: torch.Tensor, target: torch.Tensor, factor, shift):
     target.copy_(picture.permute(2, 0, 1)).mul_(factor).sub_(shift)
 
 
-def metadata_of(sources: list[VideoSource], given) -> list[KineTrackVideoMetadata]:
+def metadata_of(sources: list, given) -> list[KineTrackVideoMetadata]:
     """One metadata a video, empty where none was given."""
     if given is None:
         return [KineTrackVideoMetadata() for _ in sources]
@@ -111,16 +111,31 @@ def metadata_of(sources: list[VideoSource], given) -> list[KineTrackVideoMetadat
     return [KineTrackVideoMetadata(**{name: m[name] for name in m if name in names}) for m in given]
 
 
-def frame_times(frames, known: KineTrackVideoMetadata, frame_rate: float) -> np.ndarray:
-    """(T,) seconds of frames in memory: their own, those given, or equal steps."""
+def frame_times(frames, known: KineTrackVideoMetadata, frame_rate: float | None) -> np.ndarray:
+    """(T,) seconds of frames in memory: those given, the frames' own, or equal steps.
+
+    Args:
+        frames: T items; `VideoFrame`s know their times.
+        known: What the caller says of them: `times`, or `fps` and perhaps `frames_indices`.
+        frame_rate: Hz of frames of which nothing is known; None refuses them.
+
+    Raises:
+        ValueError: times that do not rise or are not one a frame, or nothing is known.
+    """
     if known.times is not None:
         times = np.asarray(known.times, dtype=np.float64)
         if len(times) != len(frames) or (np.diff(times) <= 0).any():
             raise ValueError(f"`times` must be {len(frames)} rising numbers, one a frame, got {len(times)}.")
         return times
-    if not isinstance(frames, (np.ndarray, torch.Tensor)) and all(hasattr(frame, "time") for frame in frames):
+    if isinstance(frames, list) and all(isinstance(frame, VideoFrame) for frame in frames):
         return np.array([frame.time for frame in frames])
+    rate = known.fps or frame_rate
+    if not rate:
+        raise ValueError(
+            "`fps` chooses frames by their times, and nothing says when these frames were taken. Give "
+            "`video_metadata` with their `fps` or `times`, one a video, or leave `fps` out."
+        )
     numbers = known.frames_indices
     if numbers is None or len(numbers) != len(frames):
         numbers = np.arange(len(frames))
-    return np.asarray(numbers, dtype=np.float64) / (known.fps or frame_rate)
+    return np.asarray(numbers, dtype=np.float64) / rate

@@ -59,7 +59,8 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         do_upscale (`bool`, *optional*, defaults to `False`): Whether small frames are enlarged.
         frame_rate (`float`, *optional*, defaults to 12.5): Hz at which frames are chosen when sampling.
         num_frames (`int`, *optional*, defaults to 16): Frames of a clip when `do_sample_frames=True`.
-        do_sample_frames (`bool`, *optional*, defaults to `False`): Whether to choose frames by time by default.
+        do_sample_frames (`bool`, *optional*):
+            Whether to choose frames by time. None: when a call gives `num_frames` or `fps`; False: never.
 
     Example:
         >>> import numpy as np
@@ -83,7 +84,7 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
     do_normalize = True
     do_convert_rgb = True
     do_upscale = False
-    do_sample_frames = False
+    do_sample_frames = None
     frame_rate = 12.5
     num_frames = 16
 
@@ -182,9 +183,10 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
             num_frames: Chooses at most this many frames around the middle of each video, `frame_rate` or `fps` a
                 second by their times. The batch then always has this many, the missing ones masked.
             fps: Chooses frames at this rate, by their times, over the whole video.
-            do_sample_frames: Chooses with the processor's own `num_frames` and `frame_rate`; False keeps all frames.
+            do_sample_frames: True alone chooses with the processor's own `num_frames` and `frame_rate`; False keeps all
+                frames, whatever else is given.
             video_metadata: Per video, a dict with `fps` (or `times` in seconds): the clock of frames in memory. Frames
-                without one are taken to be at `frame_rate`.
+                without one are taken to be at `frame_rate` already; only `fps` insists on knowing.
             return_metadata: Adds `video_metadata`: sizes of the original frames, numbers and times of those kept.
             return_tensors: `"pt"` (default) or `"np"`.
             kwargs: The constructor's arguments, for this call.
@@ -204,11 +206,12 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         _refuse_unsupported(options)
         canvas = self._canvas(options["size"])
         frame_rate, num_frames = self._sampling(kwargs)
+        assumed_rate = None if frame_rate and kwargs.get("fps") else self.frame_rate
         sources = list_videos(videos, options["input_data_format"])
         metadata = metadata_of(sources, kwargs.get("video_metadata"))
         clips = []
         for source, known in zip(sources, metadata, strict=True):
-            times = None if source.frames is None else frame_times(source.frames, known, self.frame_rate)
+            times = None if source.frames is None else frame_times(source.frames, known, assumed_rate)
             clip = Clip(source)
             for frame in source.read(times, frame_rate, num_frames):
                 clip.append(self._scaled(frame.image, canvas, options), frame)
@@ -226,7 +229,8 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         num_frames, fps = asked.get("num_frames"), asked.get("fps")
         explicit = num_frames is not None or fps is not None
         wanted = asked.get("do_sample_frames")
-        if not (explicit or self.do_sample_frames if wanted is None else wanted):
+        wanted = self.do_sample_frames if wanted is None else wanted
+        if not (explicit if wanted is None else wanted):
             return None, None
         rate = fps or asked.get("frame_rate") or self.fps or self.frame_rate
         return rate, num_frames if explicit else self.num_frames
@@ -289,10 +293,12 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
             num_frames: Most frames.
             fps: Hz of the choice; None: the processor's `frame_rate`.
             kwargs: Ignored.
+
+        Raises:
+            ValueError: `fps` is given and the metadata has neither `fps` nor `times`.
         """
-        times = getattr(metadata, "times", None)
-        if times is None:
-            times = np.arange(metadata.total_num_frames) / (metadata.fps or self.frame_rate)
+        (known,) = metadata_of([None], metadata)
+        times = frame_times(range(metadata.total_num_frames), known, None if fps else self.frame_rate)
         return select_frames(times, fps or self.frame_rate, num_frames)
 
     # Meaning out
