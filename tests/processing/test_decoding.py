@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import threading
 from fractions import Fraction
 from functools import partial
@@ -326,3 +327,21 @@ def test_torchcodec_reads_the_same_frames_where_it_loads(video_path, rotated_vid
         assert ours.frames.shape == other.frames.shape
         assert np.abs(ours.frames.astype(int) - other.frames).mean() < 3
         assert other.times == pytest.approx(ours.times)
+
+
+def test_without_pyav_and_torchcodec_the_error_says_what_to_install(video_path, monkeypatch):
+    for name in ("av", "torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="pip install av"):
+        probe_video(video_path)
+    with pytest.raises(ImportError, match="torchcodec"):
+        probe_video(video_path, backend="torchcodec")
+
+
+def test_without_pyav_torchcodec_takes_over_where_it_loads(video_path, monkeypatch):
+    from kinetrack.processing.torchcodec_kinetrack import import_torchcodec
+
+    if import_torchcodec() is None:
+        pytest.skip("torchcodec is not installed or finds no FFmpeg")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert read_video(video_path, num_frames=3, frame_rate=12.5).indices.tolist() == [2, 4, 6]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from kinetrack.processing.decoding_kinetrack import VideoDecodeError, iter_video_frames, read_video
-from kinetrack.processing.video_input_kinetrack import rgb_frame
+from kinetrack.processing.video_input_kinetrack import list_videos, rgb_frame
 from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 from PIL import Image
 
@@ -98,6 +98,14 @@ class TestInputs:
         first = processor(video, input_data_format="channels_first")["pixel_mask"]
         assert (last[0].any(1).sum(), last[0].any(0).sum()) == (3, 40)
         assert (first[0].any(1).sum(), first[0].any(0).sum()) == (40, 3)
+
+    def test_a_cameras_orientation_tag_is_applied(self, tmp_path, frames):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+        Image.fromarray(frames[0]).save(tmp_path / "phone.png", exif=exif)
+        (source,) = list_videos(tmp_path / "phone.png")
+        (frame,) = source.read(times=[0.0])
+        assert np.array_equal(frame.image, np.rot90(frames[0], -1))
 
     def test_sixteen_bit_gray_images_keep_their_range(self, processor, tmp_path):
         ramp = np.linspace(0, 65535, 96 * 64).reshape(64, 96).astype(np.uint16)
