@@ -133,22 +133,23 @@ def distance_loss(
 
     Shapes: distances (N, 4, H, W) in pixels of the model input -> scalar, or None where there is no box.
     """
-    height, width = distances.shape[-2:]
-    flat = distances.float().flatten(2)  # (N, 4, G)
-    predicted, wanted, weights = [], [], []
-    for index, (target, frame) in enumerate(zip(targets, frames, strict=True)):
-        cells = (target.box_index >= 0).nonzero().squeeze(1)
-        x = (cells % width + 0.5) * stride
-        y = (cells // width + 0.5) * stride
-        left, top, right, bottom = flat[index, :, cells]
-        predicted.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1))
-        boxes = frame["boxes"].to(device=distances.device, dtype=torch.float32)[target.kept]
-        wanted.append(boxes[target.box_index[cells]])
-        weights.append(target.box_weight[cells])
-    weight = torch.cat(weights)
+    width = distances.shape[-1]
+    cells = [(t.box_index >= 0).nonzero().squeeze(1) for t in targets]
+    rows = [torch.full_like(c, i) for i, c in enumerate(cells)]
+    wanted = [
+        frame["boxes"].to(device=distances.device, dtype=torch.float32)[t.kept][t.box_index[c]]
+        for frame, t, c in zip(frames, targets, cells, strict=True)
+    ]
+    weight = torch.cat([t.box_weight[c] for t, c in zip(targets, cells, strict=True)])  # (M,)
     if not len(weight):
         return None
-    losses = generalized_box_iou_loss(torch.cat(predicted), torch.cat(wanted))
+    row, cell = torch.cat(rows), torch.cat(cells)
+    # One gather for all frames: a slice a frame would have its gradient spread over the whole map, every time.
+    left, top, right, bottom = distances.flatten(2)[row, :, cell].float().unbind(-1)  # (M,) each
+    x = (cell % width + 0.5) * stride
+    y = (cell // width + 0.5) * stride
+    predicted = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)  # (M, 4)
+    losses = generalized_box_iou_loss(predicted, torch.cat(wanted))
     return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
@@ -211,18 +212,18 @@ def tracking_losses(config, heatmap_logits, distances, embeddings, frame_labels,
     if boxes is not None:
         terms["box"] = boxes
 
-    vectors, keys, moments = [], [], []
-    for number, ((b, t), frame, target) in enumerate(zip(where, frames, targets, strict=True)):
-        if frame.get("track_ids") is None or not len(target.kept):
+    places, keys = [], []
+    for number, (frame, target) in enumerate(zip(frames, targets, strict=True)):
+        if frame.get("track_ids") is None:
             continue
         ids = frame["track_ids"].to(heatmap_logits.device)[target.kept]
-        vectors.append(embeddings[b, t].flatten(1)[:, target.centers[ids >= 0]].T)
+        center = target.centers[ids >= 0]
+        places.append(torch.stack([torch.full_like(center, number), center]))  # (2, n)
         keys.append(ids[ids >= 0])
-        moments.append(torch.full_like(keys[-1], number))
-    if vectors:
-        identity = identity_loss(
-            torch.cat(vectors), torch.cat(keys), torch.cat(moments), config.contrastive_temperature
-        )
+    if places:
+        moment, cell = torch.cat(places, dim=1)  # (M,) each
+        vectors = embeddings.flatten(3)[rows[moment], columns[moment], :, cell]  # (M, E)
+        identity = identity_loss(vectors, torch.cat(keys), moment, config.contrastive_temperature)
         if identity is not None:
             terms["identity"] = identity
     return terms
