@@ -1,5 +1,6 @@
 """Every architectural number of KineTrack, validated when the configuration is made."""
 
+from copy import deepcopy
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -139,9 +140,9 @@ class KineTrackConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
-            self.backbone_config = CONFIG_MAPPING["resnet"](out_features=_RESNET_STAGES)
+            self.backbone_config = CONFIG_MAPPING["resnet"](out_features=list(_RESNET_STAGES))
         elif isinstance(self.backbone_config, dict):
-            settings = dict(self.backbone_config)
+            settings = deepcopy(self.backbone_config)  # the backbone's configuration keeps the lists it is given
             model_type = settings.pop("model_type", None)
             if model_type not in CONFIG_MAPPING:
                 raise ValueError(
@@ -190,6 +191,8 @@ class KineTrackConfig(PreTrainedConfig):
         if not self.object_classes or len(set(self.object_classes)) != len(self.object_classes):
             raise ValueError(f"`object_classes` must be distinct names, at least one, got {self.object_classes}.")
         for name, classes in self.label_groups.items():
+            if not name or "." in name:
+                raise ValueError(f"`label_groups` needs names without dots that are not empty, got {name!r}.")
             if len(classes) < 2 or len(set(classes)) != len(classes):
                 raise ValueError(f"`label_groups[{name!r}]` must be two or more distinct names, got {classes}.")
         for field in ("frame_rate", "action_temperature", "contrastive_temperature", "center_radius"):
@@ -198,6 +201,9 @@ class KineTrackConfig(PreTrainedConfig):
         for field in ("action_threshold", "detection_threshold"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"`{field}` is a probability between 0 and 1, got {getattr(self, field)}.")
+        for name, weight in self.loss_weights.items():
+            if not weight >= 0:
+                raise ValueError(f"`loss_weights[{name!r}]` must be at least 0, got {weight}.")
         for field in ("classifier_dropout", "label_smoothing"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be at least 0 and below 1, got {getattr(self, field)}.")
