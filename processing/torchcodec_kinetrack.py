@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from PIL import Image
 
 from ..processing.container_kinetrack import VideoDecodeError, VideoInfo, displayed_size
 
@@ -62,7 +61,7 @@ class TorchCodecVideo:
         if not found:
             raise VideoDecodeError(f"{self.name} holds a video stream but not one frame could be decoded.")
 
-    def _learn_size(self, image: torch.Tensor):
+    def _learn_size(self, image):
         metadata = self.decoder.metadata
         aspect = float(metadata.pixel_aspect_ratio or 1)
         height, width = image.shape[:2]
@@ -75,12 +74,12 @@ class TorchCodecVideo:
     def _turns(self) -> int:
         return round(-float(self.decoder.metadata.rotation or 0) / 90) % 4
 
-    def to_rgb(self, image: torch.Tensor) -> np.ndarray:
+    def to_rgb(self, frame) -> np.ndarray:
         """(H, W, 3) uint8 as displayed."""
-        if tuple(image.shape[:2]) != self._size:
-            planes = image.permute(2, 0, 1)[None]  # (1, 3, h, w)
-            image = F.interpolate(planes, self._size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-        return np.ascontiguousarray(image.numpy())
+        image, (height, width) = frame.numpy(), self._size
+        if image.shape[:2] != (height, width):
+            image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return np.ascontiguousarray(image)
 
     def packet_times(self) -> np.ndarray:
         """Empty: torchcodec shows the times of frames only as it decodes them."""

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import subprocess
 import sys
 import threading
 from fractions import Fraction
@@ -317,12 +318,13 @@ def test_reading_needs_no_more_memory_for_a_longer_video(tmp_path, make_video, d
     assert peak(4.8) < peak(0.8) + 320 * 240 * 3
 
 
-def test_torchcodec_reads_the_same_frames_where_it_loads(video_path, rotated_video_path):
+def test_torchcodec_reads_the_same_frames_where_it_loads(video_path, rotated_video_path, tmp_path, make_video):
     from kinetrack.processing.torchcodec_kinetrack import import_torchcodec
 
     if import_torchcodec() is None:
         pytest.skip("torchcodec is not installed or finds no FFmpeg")
-    for path in (video_path, rotated_video_path):
+    wide = make_video(tmp_path / "anamorphic.mp4", sample_aspect=Fraction(2, 1), rotation=90)
+    for path in (video_path, rotated_video_path, wide):
         ours, other = read_video(path, backend="pyav"), read_video(path, backend="torchcodec")
         assert ours.frames.shape == other.frames.shape
         assert np.abs(ours.frames.astype(int) - other.frames).mean() < 3
@@ -345,3 +347,8 @@ def test_without_pyav_torchcodec_takes_over_where_it_loads(video_path, monkeypat
         pytest.skip("torchcodec is not installed or finds no FFmpeg")
     monkeypatch.setitem(sys.modules, "av", None)
     assert read_video(video_path, num_frames=3, frame_rate=12.5).indices.tolist() == [2, 4, 6]
+
+
+def test_reading_video_needs_no_torch():
+    code = "import sys, kinetrack.processing.decoding_kinetrack; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
