@@ -1,0 +1,197 @@
+"""Draws what the model sees onto frames: boxes, identities, traces, everybody's action, the clip's action, attention."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import supervision as sv
+from PIL import ImageFont
+
+# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/) without black, which vanishes in dark scenes: told apart
+# with every common form of colour blindness. Neighbouring identities get colours that differ in lightness too.
+IDENTITY_COLORS = ("#E69F00", "#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#CC79A7", "#009E73")
+BANNER_COLOR = "#101418"
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"  # has Latin, Greek and Cyrillic
+
+_TRACE_SECONDS = 2.0
+
+
+def identity_color(track_id: int) -> str:
+    """Hexadecimal colour of an identity: always the same one, in the video and in the summary."""
+    return IDENTITY_COLORS[int(track_id) % len(IDENTITY_COLORS)]
+
+
+def text_color(background: str) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2 relative luminance) on a hexadecimal colour."""
+    channels = np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return "#000000" if float(linear @ (0.2126, 0.7152, 0.0722)) > 0.179 else "#FFFFFF"
+
+
+class FrameAnnotator:
+    """Draws the results of one stream; line widths and type follow the frame's size.
+
+    Args:
+        height: pixels of the frames.
+        width: pixels of the frames.
+        frame_rate: Hz of the frames that are drawn; traces show the last two seconds.
+        action_names: names of the actions, in the model's order; None when actions are not drawn.
+        action_threshold: probability below which an action is "uncertain".
+        group_names: names of the labels of further groups of actions.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        frame_rate: float = 25.0,
+        action_names: list[str] | None = None,
+        action_threshold: float = 0.0,
+        group_names: dict[str, list[str]] | None = None,
+    ):
+        self.action_names, self.action_threshold = action_names, action_threshold
+        self.group_names = group_names or {}
+        side = min(height, width)
+        self.thickness = max(1, round(side / 320))
+        self.font_size = int(np.clip(round(side / 42), 9, 40))
+        self.padding = max(2, self.font_size // 4)
+        self.font = ImageFont.truetype(str(FONT), self.font_size)
+        palette = sv.ColorPalette.from_hex(list(IDENTITY_COLORS))
+        by_identity = {"color": palette, "color_lookup": sv.ColorLookup.TRACK}
+        type_options = {"font_path": str(FONT), "border_radius": self.padding // 2}
+        self._boxes = sv.BoxAnnotator(thickness=self.thickness, **by_identity)
+        self._traces = sv.TraceAnnotator(
+            thickness=self.thickness,
+            position=sv.Position.BOTTOM_CENTER,
+            trace_length=max(2, round(_TRACE_SECONDS * frame_rate)),
+            **by_identity,
+        )
+        self._labels = sv.RichLabelAnnotator(
+            text_color=sv.ColorPalette.from_hex([text_color(color) for color in IDENTITY_COLORS]),
+            font_size=self.font_size,
+            text_padding=self.padding,
+            **by_identity,
+            **type_options,
+        )
+        self._banner = sv.RichLabelAnnotator(
+            color=sv.Color.from_hex(BANNER_COLOR),
+            text_color=sv.Color.WHITE,
+            font_size=round(1.25 * self.font_size),
+            text_padding=2 * self.padding,
+            **type_options,
+        )
+
+    def annotate(self, frame: np.ndarray, result) -> np.ndarray:
+        """Draws everything that a `KineTrackFrameResult` says.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB; it is not changed.
+            result: of that frame.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        scene = np.array(frame, order="C")
+        height, width = scene.shape[:2]
+        shown, names = self._visible(result, height, width)
+        scene = self._traces.annotate(scene, shown)
+        if len(shown):
+            scene = self._boxes.annotate(scene, shown)
+            # Labels hang on the part of the box that is in the picture, with room above them.
+            anchors = sv.Detections(xyxy=shown.xyxy.copy(), tracker_id=shown.tracker_id)
+            line = self.font_size + 2 * self.padding + 2
+            anchors.xyxy[:, 0] = np.clip(anchors.xyxy[:, 0], 0, width - 1)
+            anchors.xyxy[:, 1] = np.clip(anchors.xyxy[:, 1], line, height - 1)
+            for row, name in enumerate(names):  # a label at the right edge moves inside
+                needed = self.font.getlength(name) + 2 * self.padding + 1
+                anchors.xyxy[row, 0] = max(0, min(anchors.xyxy[row, 0], width - needed))
+            scene = self._labels.annotate(scene, anchors, labels=names)
+        banner = self.banner_text(result)
+        if banner:
+            line = round(1.25 * self.font_size) + 4 * self.padding
+            corner = sv.Detections(
+                xyxy=np.array([[self.padding, line + self.padding, width, height]], float), class_id=np.zeros(1, int)
+            )
+            scene = self._banner.annotate(scene, corner, labels=[banner])
+        return scene
+
+    def banner_text(self, result) -> str:
+        """What the whole clip shows in this frame's window, one line; empty without an action head."""
+        if result.clip_action is None or self.action_names is None:
+            return ""
+        parts = [describe_action(result.clip_action, self.action_names, self.action_threshold)]
+        for name, probabilities in result.group_actions.items():
+            labels = self.group_names.get(name, [])
+            if len(labels) == len(probabilities):
+                parts.append(describe_action(probabilities, labels))
+        return "  |  ".join(parts)
+
+    def _visible(self, result, height: int, width: int):
+        """Detections that touch the frame, cut to just outside it, and their labels."""
+        boxes = np.asarray(result.boxes, np.float32).reshape(-1, 4)
+        inside = (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+        inside &= np.isfinite(boxes).all(1)
+        margin = 2 * self.thickness
+        cut = np.clip(boxes[inside], -margin, [width + margin, height + margin] * 2)
+        rows = np.flatnonzero(inside)
+        shown = sv.Detections(xyxy=cut, tracker_id=np.asarray(result.track_ids)[inside].astype(int))
+        return shown, [self._label(result, row, boxes[row, 2] - boxes[row, 0]) for row in rows]
+
+    def _label(self, result, row: int, box_width: float) -> str:
+        """Identity and action, shorter where the box is too narrow for all of it."""
+        identity = f"#{int(result.track_ids[row])}"
+        if result.actions is None or self.action_names is None:
+            return identity
+        name, confidence = top_action(result.actions[row], self.action_names, self.action_threshold)
+        room = max(1.6 * box_width, 6 * self.font_size)
+        if name == "uncertain":
+            choices = [f"{identity} uncertain", f"{identity} ?"]
+        else:
+            choices = [f"{identity} {name} {confidence:.0%}", f"{identity} {name}"]
+        return next((text for text in choices if self.font.getlength(text) <= room), choices[-1])
+
+
+def top_action(probabilities: np.ndarray, names: list[str], threshold: float = 0.0) -> tuple[str, float]:
+    """Name and probability of the likeliest action; the name is "uncertain" below the threshold."""
+    best = int(np.argmax(probabilities))
+    confidence = float(probabilities[best])
+    return (names[best] if confidence >= threshold else "uncertain"), confidence
+
+
+def describe_action(probabilities: np.ndarray, names: list[str], threshold: float = 0.0) -> str:
+    """One phrase such as `walk 71%`, or `uncertain (walk 31%)`."""
+    best = int(np.argmax(probabilities))
+    phrase = f"{names[best]} {float(probabilities[best]):.0%}"
+    return phrase if probabilities[best] >= threshold else f"uncertain ({phrase})"
+
+
+def overlay_attention(frame: np.ndarray, attention: np.ndarray, strength: float = 0.75) -> np.ndarray:
+    """Lays the spatial attention over a frame: grey where it is average or less, warm where it is more.
+
+    The scale is absolute, so attention that has collapsed to uniform shows as nothing instead of as a pattern.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        attention: (h, w) alpha over the same picture, summing to one.
+        strength: opacity where attention is `ATTENTION_FULL` times the average or more.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    from PIL import Image
+
+    height, width = frame.shape[:2]
+    # Logarithmic: doubling the attention is one step of colour, wherever it starts.
+    relative = np.log(np.maximum(attention * attention.size, 1.0)) / np.log(ATTENTION_FULL)
+    small = Image.fromarray(np.clip(relative, 0, 1).astype(np.float32), mode="F")
+    weight = np.clip(np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)  # (H, W)
+    colors = matplotlib.colormaps["inferno"](0.25 + 0.7 * weight)[..., :3] * 255
+    gray = frame @ np.array([0.299, 0.587, 0.114])
+    base = 0.5 * frame + 0.35 * gray[..., None]
+    opacity = strength * np.sqrt(weight)[..., None]
+    return np.clip((1 - opacity) * base + opacity * colors, 0, 255).astype(np.uint8)
+
+
+ATTENTION_FULL = 16.0
+"""Attention over the average at which `overlay_attention` reaches its full colour."""
