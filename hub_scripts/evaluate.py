@@ -102,7 +102,7 @@ def evaluate(
     if isinstance(model, str | os.PathLike):
         from ..processing.loading import load_model
 
-        model = load_model(model, device)
+        model = load_model(model, device, allow_untrained=allow_untrained)
     model, processor = model
     targets = [_target(clip, model.config) for clip in clips]
     options = {"threshold": threshold, "size": size, "tracker": tracker, "allow_untrained": allow_untrained}

@@ -194,9 +194,8 @@ def _analyze_into(source, folder: Path | None, network, name: str, fps, video: b
     session = KineTrackSession(*network, **options)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(_open_source(source, fps))
-        recorder = AnalysisRecorder(
-            opened.description, describe_model(name, session.model.config, options["task"]), _settings(session, fps, options)
-        )  # fmt: skip
+        described = describe_model(name, session.model.config, options["task"])
+        recorder = AnalysisRecorder(opened.description, described, _settings(session, fps, options))
         files = None if folder is None else stack.enter_context(ResultFolder(folder))
         report = stack.enter_context(_reporting(progress, opened.description["name"]))
         sink = None

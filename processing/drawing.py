@@ -1,4 +1,4 @@
-"""Draws what the model sees onto frames: boxes, identities, traces, everybody's action, the clip's action, attention."""
+"""Draws what the model sees onto frames: boxes, identities, traces, actions of people and clip, attention."""
 
 from pathlib import Path
 
@@ -12,6 +12,10 @@ from PIL import ImageFont
 IDENTITY_COLORS = ("#E69F00", "#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#CC79A7", "#009E73")
 BANNER_COLOR = "#101418"
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"  # has Latin, Greek and Cyrillic
+
+# Attention over the average at which `overlay_attention` reaches its full colour, and how opaque that is.
+ATTENTION_FULL = 16.0
+ATTENTION_STRENGTH = 0.62
 
 _TRACE_SECONDS = 2.0
 
@@ -57,7 +61,7 @@ class FrameAnnotator:
         self.font_size = int(np.clip(round(side / 42), 9, 40))
         self.padding = max(2, self.font_size // 4)
         self.font = ImageFont.truetype(str(FONT), self.font_size)
-        palette = sv.ColorPalette.from_hex(list(IDENTITY_COLORS))
+        palette = sv.ColorPalette.from_hex([_swapped(color) for color in IDENTITY_COLORS])
         by_identity = {"color": palette, "color_lookup": sv.ColorLookup.TRACK}
         type_options = {"font_path": str(FONT), "border_radius": self.padding // 2}
         self._boxes = sv.BoxAnnotator(thickness=self.thickness, **by_identity)
@@ -75,7 +79,7 @@ class FrameAnnotator:
             **type_options,
         )
         self._banner = sv.RichLabelAnnotator(
-            color=sv.Color.from_hex(BANNER_COLOR),
+            color=sv.Color.from_hex(_swapped(BANNER_COLOR)),
             text_color=sv.Color.WHITE,
             font_size=round(1.25 * self.font_size),
             text_padding=2 * self.padding,
@@ -98,15 +102,7 @@ class FrameAnnotator:
         scene = self._traces.annotate(scene, shown)
         if len(shown):
             scene = self._boxes.annotate(scene, shown)
-            # Labels hang on the part of the box that is in the picture, with room above them.
-            anchors = sv.Detections(xyxy=shown.xyxy.copy(), tracker_id=shown.tracker_id)
-            line = self.font_size + 2 * self.padding + 2
-            anchors.xyxy[:, 0] = np.clip(anchors.xyxy[:, 0], 0, width - 1)
-            anchors.xyxy[:, 1] = np.clip(anchors.xyxy[:, 1], line, height - 1)
-            for row, name in enumerate(names):  # a label at the right edge moves inside
-                needed = self.font.getlength(name) + 2 * self.padding + 1
-                anchors.xyxy[row, 0] = max(0, min(anchors.xyxy[row, 0], width - needed))
-            scene = self._labels.annotate(scene, anchors, labels=names)
+            scene = self._labels.annotate(scene, self._label_places(shown, names, height, width), labels=names)
         banner = self.banner_text(result)
         if banner:
             line = round(1.25 * self.font_size) + 4 * self.padding
@@ -126,6 +122,25 @@ class FrameAnnotator:
             if len(labels) == len(probabilities):
                 parts.append(describe_action(probabilities, labels))
         return "  |  ".join(parts)
+
+    def _label_places(self, shown: sv.Detections, names: list[str], height: int, width: int) -> sv.Detections:
+        """Boxes whose top left corners the labels stand on: inside the picture, and not on top of each other."""
+        line = self.font_size + 2 * self.padding + 2
+        places, taken = shown.xyxy.copy(), []
+        for row in np.argsort(-shown.xyxy[:, 3], kind="stable"):  # those in front first
+            needed = self.font.getlength(names[row]) + 2 * self.padding + 1
+            left = max(0.0, min(float(places[row, 0]), width - needed))
+            wanted = float(np.clip(places[row, 1], line, height - 1))
+            bottom = wanted
+            for _ in range(4):
+                clash = [y for x1, x2, y in taken if x1 < left + needed and left < x2 and abs(y - bottom) < line]
+                if not clash:
+                    break
+                bottom = min(clash) - line
+            bottom = bottom if bottom >= line else wanted
+            taken.append((left, left + needed, bottom))
+            places[row] = left, bottom, left + needed, bottom + line
+        return sv.Detections(xyxy=places, tracker_id=shown.tracker_id)
 
     def _visible(self, result, height: int, width: int):
         """Detections that touch the frame, cut to just outside it, and their labels."""
@@ -152,6 +167,11 @@ class FrameAnnotator:
         return next((text for text in choices if self.font.getlength(text) <= room), choices[-1])
 
 
+def _swapped(color: str) -> str:
+    """A colour with red and blue exchanged: supervision takes frames to be BGR, and ours are RGB."""
+    return "#" + color[5:7] + color[3:5] + color[1:3]
+
+
 def top_action(probabilities: np.ndarray, names: list[str], threshold: float = 0.0) -> tuple[str, float]:
     """Name and probability of the likeliest action; the name is "uncertain" below the threshold."""
     best = int(np.argmax(probabilities))
@@ -166,7 +186,7 @@ def describe_action(probabilities: np.ndarray, names: list[str], threshold: floa
     return phrase if probabilities[best] >= threshold else f"uncertain ({phrase})"
 
 
-def overlay_attention(frame: np.ndarray, attention: np.ndarray, strength: float = 0.75) -> np.ndarray:
+def overlay_attention(frame: np.ndarray, attention: np.ndarray, strength: float = ATTENTION_STRENGTH) -> np.ndarray:
     """Lays the spatial attention over a frame: grey where it is average or less, warm where it is more.
 
     The scale is absolute, so attention that has collapsed to uniform shows as nothing instead of as a pattern.
@@ -191,7 +211,3 @@ def overlay_attention(frame: np.ndarray, attention: np.ndarray, strength: float 
     base = 0.5 * frame + 0.35 * gray[..., None]
     opacity = strength * np.sqrt(weight)[..., None]
     return np.clip((1 - opacity) * base + opacity * colors, 0, 255).astype(np.uint8)
-
-
-ATTENTION_FULL = 16.0
-"""Attention over the average at which `overlay_attention` reaches its full colour."""

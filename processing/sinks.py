@@ -75,10 +75,8 @@ class ResultFolder:
         """Moves all staged files to their places; results of an earlier run that were not made again are removed."""
         for name, staged in self._staged.items():
             os.replace(staged, self.path / name)
-        if ANALYSIS in self._staged:  # or an old video would lie beside a new analysis
-            for name in (ANNOTATED_VIDEO,):
-                if name not in self._staged:
-                    (self.path / name).unlink(missing_ok=True)
+        if ANALYSIS in self._staged and ANNOTATED_VIDEO not in self._staged:
+            (self.path / ANNOTATED_VIDEO).unlink(missing_ok=True)  # it would belong to another analysis
         self._staged, self._made = {}, []
 
     def discard(self) -> None:

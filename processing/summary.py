@@ -6,12 +6,11 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .drawing import ATTENTION_FULL, IDENTITY_COLORS, identity_color, overlay_attention, text_color
+from .drawing import ATTENTION_FULL, identity_color, overlay_attention, text_color
 from .results import UNCERTAIN, VideoAnalysis
 
 _WIDTH = 14.0  # inches, at 100 dots each
 _MAX_LANES = 30
-_MAX_CURVES = 5
 _INK, _FAINT = "#22262B", "#8A929B"
 # Okabe and Ito's colours that are dark enough for lines on white.
 _CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -117,9 +116,7 @@ def _draw_key_frames(part, analysis: VideoAnalysis) -> None:
 
 def _draw_attention_scale(part, grid) -> None:
     """The colours of `overlay_attention`, as they look over mid-grey."""
-    shades = overlay_attention(
-        np.full((1, 256, 3), 128, np.uint8), np.geomspace(1, ATTENTION_FULL, 256)[None] / 256, strength=0.75
-    )
+    shades = overlay_attention(np.full((1, 256, 3), 128, np.uint8), np.geomspace(1, ATTENTION_FULL, 256)[None] / 256)
     scale = LinearSegmentedColormap.from_list("attention", shades[0] / 255)
     bar = part.colorbar(
         ScalarMappable(LogNorm(1, ATTENTION_FULL), scale), ax=grid.ravel().tolist(), shrink=0.55, aspect=28, pad=0.012
@@ -159,9 +156,9 @@ def _title(axes, text: str) -> None:
 
 
 def _draw_actions(axes, analysis: VideoAnalysis) -> None:
-    _title(axes, "What happens: action probabilities of the whole frame")
+    _title(axes, "What happens: action probabilities of the whole frame (vertical lines part its windows)")
     names, times, curves = analysis.model["actions"], analysis.tick_times, analysis.tick_probabilities
-    best = np.argsort(-curves.mean(0), kind="stable")[:_MAX_CURVES]
+    best = np.argsort(-curves.mean(0), kind="stable")[: len(_CURVE_COLORS)]
     best = best[np.argsort(-curves[-1, best], kind="stable")]  # names stand in the order in which the curves end
     places = _spread(curves[-1, best], 0.155)
     for index, color, place in zip(best, _CURVE_COLORS, places, strict=False):
@@ -182,9 +179,8 @@ def _draw_actions(axes, analysis: VideoAnalysis) -> None:
     threshold = analysis.model["action_threshold"]
     if threshold > 0:
         axes.axhspan(0, threshold, color="#000000", alpha=0.05, linewidth=0)
-        axes.text(
-            times[0], threshold, " uncertain below", fontsize=7.5, color=_FAINT, va="bottom" if threshold < 0.9 else "top"
-        )  # fmt: skip
+        place = "bottom" if threshold < 0.9 else "top"
+        axes.text(times[0], threshold, " uncertain below", fontsize=7.5, color=_FAINT, va=place)
     axes.set_ylim(0, 1.02)
     axes.set_yticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
 
@@ -239,6 +235,3 @@ def _draw_lanes(axes, analysis: VideoAnalysis) -> None:
     if not kept:
         axes.text(0.5, 0.5, "nobody was tracked", transform=axes.transAxes, ha="center", va="center", color=_FAINT)
         axes.set_yticks([])
-
-
-assert len(_CURVE_COLORS) >= _MAX_CURVES and len(IDENTITY_COLORS) > 1

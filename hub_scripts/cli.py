@@ -1,0 +1,273 @@
+"""The command `kinetrack`: every command parses, calls and prints; what it does lives elsewhere."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="kinetrack",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="What happens in a video, who is where, and who does what: one model, one pass.\n\n"
+    "Start with  [bold]kinetrack analyze my.mp4[/bold]  and open kinetrack-results/my/annotated.mp4.",
+    epilog="Each command explains itself: kinetrack COMMAND --help",
+)
+
+
+class Task(StrEnum):
+    """What a model is asked for."""
+
+    both = "both"
+    tracking = "tracking"
+    actions = "actions"
+
+
+class Split(StrEnum):
+    """Committed lists of held-out data."""
+
+    val = "val"
+    dev = "dev"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`384x512` to (384, 512)."""
+    height, separator, width = text.lower().replace("×", "x").partition("x")
+    if not (separator and height.strip().isdecimal() and width.strip().isdecimal()):
+        raise typer.BadParameter(f"expected HEIGHTxWIDTH such as 352x640, got {text!r}")
+    return int(height), int(width)
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Installed model, folder, or Hub id (owner/name).", metavar="MODEL")
+]
+TaskOption = Annotated[Task, typer.Option("--task", help="What to look for.")]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", help="Report objects from this score on, 0 to 1. \\[default: the model's]", metavar="P"
+    ),
+]
+SizeOption = Annotated[
+    tuple | None,
+    typer.Option(
+        "--size",
+        help="Model input, multiples of 32. \\[default: fitted to the video]",
+        metavar="HxW",
+        parser=parse_size,
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1 … \\[default: a GPU if there is one]", metavar="DEVICE"),
+]
+UntrainedOption = Annotated[
+    bool, typer.Option("--allow-untrained", help="Run a model that was never trained; its results are noise.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"kinetrack {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    help="Find out what happens in videos, who is where, and who does what.\n\n"
+    "Writes into DIR/<name of the video>/:\n\n"
+    "[bold]annotated.mp4[/bold]: boxes, identities, traces, everybody's action, the clip's action; sound kept\n\n"
+    "[bold]tracks.txt[/bold]: MOTChallenge lines: frame, id, left, top, width, height, score, -1, -1, -1\n\n"
+    "[bold]analysis.json[/bold]: everything: clip actions over time, tracks with times, boxes and actions\n\n"
+    "[bold]summary.png[/bold]: key frames with attention, actions and attention over time, a lane a track\n\n"
+    "Files of an earlier run are replaced when the new ones are complete; an interrupted run changes nothing. Videos "
+    "with the same name get folders of their own (name, name-2, …). Boxes are pixels of the original frame as "
+    "displayed, times are seconds.",
+    epilog="[bold]Examples[/bold]\n\n"
+    "Everything about one video:  [cyan]kinetrack analyze my.mp4[/cyan]\n\n"
+    "Several videos, own folder, ten frames a second:  [cyan]kinetrack analyze a.mp4 b.mov -o out --fps 10[/cyan]\n\n"
+    "Only tracks, as text:  [cyan]kinetrack analyze my.mp4 --task tracking --no-video[/cyan]\n\n"
+    "Your own model on a GPU:  [cyan]kinetrack analyze my.mp4 --model runs/nano/model --device cuda[/cyan]",
+)
+def analyze(
+    videos: Annotated[list[str], typer.Argument(help="Video files or URLs.", metavar="VIDEO", show_default=False)],
+    model: ModelOption = "kinetrack-nano",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.", metavar="DIR")] = Path(
+        "kinetrack-results"
+    ),
+    task: TaskOption = Task.both,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", help="Look at this many frames a second. \\[default: every frame]", metavar="N"),
+    ] = None,
+    threshold: ThresholdOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = None,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Do not write annotated.mp4 (faster).")] = False,
+    allow_untrained: UntrainedOption = False,
+) -> None:
+    """Find out what happens in videos, who is where, and who does what."""
+    from ..processing.analyze import analyze_videos
+    from .console import AnalysisReport
+
+    report = AnalysisReport()
+    for outcome in analyze_videos(
+        videos,
+        output,
+        model=model,
+        task=task.value,
+        fps=fps,
+        threshold=threshold,
+        size=size,
+        device=device,
+        video=not no_video,
+        progress=True,
+        allow_untrained=allow_untrained,
+    ):
+        report.add(outcome)
+    report.print()
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "Train, or go on where the last run stopped:  [cyan]kinetrack train hub_scripts/configs/nano.yaml "
+    "data.root=data output=runs/nano[/cyan]\n\n"
+    "Change any setting:  [cyan]kinetrack train nano.yaml steps=500 data.actions.batch_size=2[/cyan]"
+)
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file with the settings.", metavar="CONFIG.yaml")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Settings that differ, dots for nesting.", metavar="KEY=VALUE")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming.")] = False,
+) -> None:
+    """Train both tasks jointly on folders of MOT sequences and of labelled clips.
+
+    Needs  pip install 'kinetrack\\[train]'.
+
+    The trained model is written to OUTPUT/model, ready for  kinetrack analyze --model OUTPUT/model.
+    """
+    from .train import train as run_training
+    from .train_config import load_train_config
+
+    print(f"Trained model: {run_training(load_train_config(config, settings or []), resume=not fresh)}")
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "Both tasks, the held-out data:  [cyan]kinetrack evaluate runs/nano/model --data data --split val[/cyan]\n\n"
+    "Only tracking, report into a folder:  [cyan]kinetrack evaluate kinetrack-nano --data data/mot/val "
+    "--task tracking -o report[/cyan]"
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Installed model, folder, or Hub id.", metavar="MODEL")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder with MOT sequences, folders of clips by class, or both.")
+    ],
+    task: TaskOption = Task.both,
+    split: Annotated[Split | None, typer.Option("--split", help="Only what this committed list names.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json, evaluation.md and the tracks.")
+    ] = None,
+    threshold: ThresholdOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = None,
+    allow_untrained: UntrainedOption = False,
+) -> None:
+    """Score a model: HOTA, MOTA, IDF1 by TrackEval; top-1, top-5 and accuracy by class for actions.
+
+    Needs  pip install 'kinetrack\\[train]'.
+    """
+    from .evaluate import evaluate as run_evaluation
+    from .metrics.evaluation_report import evaluation_markdown
+
+    report = run_evaluation(
+        model,
+        data,
+        task.value,
+        output,
+        split=split and split.value,
+        threshold=threshold,
+        size=size,
+        device=device,
+        allow_untrained=allow_untrained,
+        progress=True,
+    )
+    print(evaluation_markdown(report))
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "Everything, report into a folder:  [cyan]kinetrack benchmark -o kinetrack-benchmark[/cyan]\n\n"
+    "Only speed, on two threads:  [cyan]kinetrack benchmark --part speed --threads 2[/cyan]"
+)
+def benchmark(
+    model: ModelOption = "kinetrack-nano",
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="speed, memory, recurrence or association; may be repeated. \\[default: all]"),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", help="Runs of each video in the speed part.")] = 3,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json.")] = None,
+    mot_data: Annotated[
+        Path | None, typer.Option("--mot-data", help="Folder with train/ and val/ sequences, to score associations.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of PyTorch.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, …")] = "cpu",
+    allow_untrained: UntrainedOption = False,
+) -> None:
+    """Measure speed, memory, the recurrence and the association on this machine."""
+    from .benchmark import PARTS, format_report, run_benchmark
+
+    report = run_benchmark(
+        model=model,
+        parts=part or PARTS,
+        repeats=repeats,
+        output=output,
+        mot_data=mot_data,
+        threads=threads,
+        device=device,
+        allow_untrained=allow_untrained,
+    )
+    print(format_report(report))
+
+
+def main() -> None:
+    """Entry point: bad input ends with one line and exit code 1, an interruption with 130; neither with a traceback.
+
+    Set KINETRACK_DEBUG=1 to see where an error came from.
+    """
+    from .console import one_line, prepare_console
+
+    prepare_console()
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted. No unfinished file was left behind.", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+        if os.environ.get("KINETRACK_DEBUG"):
+            raise
+        print(f"Error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
