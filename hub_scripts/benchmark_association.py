@@ -81,7 +81,7 @@ def kinetrack_stepper(frame_rate: float, knobs: dict | None) -> Callable:
         settings |= {
             "max_lost_seconds": knobs["lost_seconds"],
             "new_track_threshold": knobs["new_track"],
-            "min_iou": knobs["min_iou"],
+            "min_similarity": knobs["min_iou"],
             "high_threshold": knobs["high"],
             "min_hits": knobs["min_hits"],
         }
