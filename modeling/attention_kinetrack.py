@@ -129,8 +129,9 @@ class HierarchicalAttention(nn.Module):
             summary = (beta.unsqueeze(1) @ all_pooled).squeeze(1)  # (B, D)
             total = all_scores.logsumexp(dim=1, keepdim=True)  # (B, 1)
             return beta[:, unseen:], summary, AttentionMemory(total, summary.unsqueeze(1))
-        memory = AttentionMemory(
-            keep_last_valid(all_scores, self.window, frame_mask), keep_last_valid(all_pooled, self.window, frame_mask)
+        memory = AttentionMemory(  # clones, because a view would keep the whole clip's f in memory
+            keep_last_valid(all_scores, self.window, frame_mask).clone(),
+            keep_last_valid(all_pooled, self.window, frame_mask).clone(),
         )
         position = torch.arange(all_scores.shape[1], device=scores.device)
         end = all_scores.shape[1] - scores.shape[1]

@@ -198,7 +198,15 @@ def tracking_losses(config, heatmap_logits, distances, embeddings, frame_labels,
 
     Returns:
         The terms that have labels.
+
+    Raises:
+        ValueError: not one entry for every frame of the batch, or as `dense_targets`.
     """
+    if [len(clip) for clip in frame_labels] != [heatmap_logits.shape[1]] * heatmap_logits.shape[0]:
+        raise ValueError(
+            f"`frame_labels` must be {heatmap_logits.shape[0]} lists of {heatmap_logits.shape[1]} frames each, got "
+            f"lists of {[len(clip) for clip in frame_labels]}. Write None for a frame without annotation."
+        )
     where = [(b, t) for b, clip in enumerate(frame_labels) for t, frame in enumerate(clip) if frame is not None]
     if not where:
         return {}

@@ -189,8 +189,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
         for index, block in enumerate(self.propagation):
             past = None if state is None else (state.hidden[index], state.cache[index])
             features, (new_hidden, new_cache) = block(features, cell_mask, frame_mask, past)
-            hidden.append(new_hidden)
-            cache.append(new_cache)
+            # Both are views; kept as such, they would keep the whole clip's features in memory.
+            hidden.append(new_hidden if length == 1 else new_hidden.clone())
+            cache.append(new_cache if length == 1 else new_cache.clone())
             hidden_states.append(features)
         features = self.norm(features)
 
@@ -283,11 +284,12 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if state is not None:
             stride = self.config.feature_stride
             grid = (batch, height // stride, width // stride, self.config.hidden_size)
-            for hidden in state.hidden:
-                if tuple(hidden.shape) != grid:
+            memory = (batch, self.config.attention_window or 1)
+            for tensor, wanted in [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]:
+                if tuple(tensor.shape) != wanted:
                     raise ValueError(
-                        f"The state belongs to a stream of shape {tuple(hidden.shape)}, this input needs {grid}. "
-                        "Start a new stream (state=None) when the batch or the frame size changes."
+                        f"The state belongs to a stream of shape {tuple(tensor.shape)}, this input needs {wanted}. "
+                        "Start a new stream (state=None) when the batch, the frame size or the model changes."
                     )
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or videos.is_meta:
             return
@@ -372,6 +374,11 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
             output.heatmap_logits, output.distances, output.embeddings = maps
             if frame_labels is not None:
                 valid = self._valid_cells(pixel_mask, pixel_values_videos)
+                if frame_mask is not None:  # nothing is learned from padding, whatever its labels
+                    frame_labels = [
+                        [label if seen else None for label, seen in zip(clip, mask, strict=True)]
+                        for clip, mask in zip(frame_labels, frame_mask.tolist(), strict=True)
+                    ]
                 terms |= tracking_losses(self.config, *maps, frame_labels, valid)
         terms = {name: term for name, term in terms.items() if term is not None}
         if terms:
