@@ -16,6 +16,15 @@ TINY_BACKBONE = {
 }
 
 
+@pytest.fixture(autouse=True, scope="package")
+def one_thread():
+    """The models are so small that threads cost more than they bring, most of all beside other test processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

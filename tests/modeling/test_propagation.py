@@ -6,7 +6,6 @@ import pytest
 import torch
 from kinetrack.modeling.modeling_kinetrack import KineTrackModel
 from kinetrack.modeling.propagation_kinetrack import (
-    TemporalPropagation,
     chunked_scan,
     gated_scan,
     keep_last_valid,
@@ -193,7 +192,7 @@ STEPS = 100_000
 
 
 def stream_in_chunks(step, chunk=1000):
-    """Carries a state through `STEPS` frames; returns the largest value seen and the states after 1 % and at the end."""
+    """Carries a state through `STEPS` frames; returns the largest value, and the state early on and at the end."""
     state, largest, early = None, 0.0, None
     for number in range(STEPS // chunk):
         state, seen = step(state, chunk, number)
