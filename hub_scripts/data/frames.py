@@ -5,6 +5,7 @@ space (width x height x 3 bytes a frame) and saves decoding it in every epoch: t
 pages that are read occupy memory, and they are shared between worker processes.
 """
 
+import gc
 import hashlib
 import os
 import tempfile
@@ -16,6 +17,11 @@ from ...processing.container_kinetrack import open_pyav
 from ...processing.decoding_kinetrack import probe_video
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+
+# A decoded frame whose side data was looked at is a reference cycle, and holds the threads of its colour conversion.
+# Collected in a forked worker, where those threads do not exist, it waits for them for ever: collect before the fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=gc.collect)
 
 
 class FrameStore:
