@@ -218,14 +218,9 @@ class KineTrackSession:
     def _frames(self, source, fps) -> Iterator[VideoFrame]:
         if fps is not None and not fps > 0:
             raise ValueError(f"`fps` must be positive, got {fps}.")
-        is_frames = isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray))
-        if not is_frames or hasattr(source, "read"):
-            due = None
-            for frame in iter_video_frames(source):
-                if fps is None or due is None or frame.time >= due - 1e-6:
-                    due = frame.time if due is None else due
-                    yield frame
-                    due = max(due + 1 / fps, frame.time) if fps is not None else due
+        is_stream = isinstance(source, (str, bytes, bytearray)) or hasattr(source, "read")
+        if is_stream or not isinstance(source, Iterable):
+            yield from iter_video_frames(source, frame_rate=fps)
             return
         for index, frame in enumerate(source):
             yield frame if isinstance(frame, VideoFrame) else VideoFrame(frame, index / (fps or 25.0), index)
@@ -258,9 +253,7 @@ class KineTrackSession:
         output = self.model(pixels, pixel_mask=self._pixel_mask, state=self._state)
         ticks = self._next_tick is None or time >= self._next_tick - 1e-6
         modelled = clock.perf_counter()
-        result = KineTrackFrameResult(
-            frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks
-        )  # fmt: skip
+        result = KineTrackFrameResult(frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks)
         features = output.last_hidden_state[:, 0]  # (1, D, H16, W16)
         if self.with_tracking:
             self._track(output, result)
