@@ -173,6 +173,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             ValueError: wrong shapes, a mask with valid frames behind masked ones, values that are not finite (nothing
                 is changed then), a state of another batch or size, or a state with a bidirectional model.
         """
+        frame_mask, pixel_mask = _as_bool(frame_mask), _as_bool(pixel_mask)
         self._check_inputs(pixel_values_videos, frame_mask, pixel_mask, state)
         batch, length, _, height, width = pixel_values_videos.shape
         frames = pixel_values_videos.to(self.dtype)
@@ -346,6 +347,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         Raises:
             ValueError: as `KineTrackModel.forward`, or labels outside the configuration's.
         """
+        frame_mask, pixel_mask = _as_bool(frame_mask), _as_bool(pixel_mask)
         base = self.kinetrack(
             pixel_values_videos, frame_mask, pixel_mask, state, output_hidden_states=output_hidden_states
         )
@@ -449,6 +451,10 @@ class KineTrackForVideoAnalysis(_KineTrackWithHeads):
         self.has_action_head = config.classification_head
         self.has_tracking_head = config.tracking_head
         super().__init__(config)
+
+
+def _as_bool(mask):
+    return None if mask is None else mask.bool()
 
 
 def _wants_dict(config, return_dict):
