@@ -1,0 +1,206 @@
+"""Evaluation over whole videos with a tiny model: what is found, run, scored and written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
+from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
+from kinetrack.processing.session_kinetrack import KineTrackSession
+from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
+from PIL import Image
+
+pytest.importorskip("trackeval")
+pytest.importorskip("evaluate")
+
+from kinetrack.hub_scripts import evaluate as evaluation  # noqa: E402
+from kinetrack.hub_scripts.evaluate import LabelledClip, Sequence, Stopwatch, classify_clip, evaluate  # noqa: E402
+
+WIDTH, HEIGHT, LENGTH = 96, 64, 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with random weights whose heatmap has a few confident peaks."""
+    torch.manual_seed(0)
+    backbone = {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 8, 12, 16],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    config = KineTrackConfig(
+        backbone_config=backbone,
+        hidden_size=8,
+        embedding_size=6,
+        attention_window=4,
+        trained=True,
+        id2label={0: "walk", 1: "run"},
+        label_groups={"fight": ["noFight", "fight"]},
+    )
+    network = KineTrackForVideoAnalysis(config).eval()
+    with torch.no_grad():
+        network.tracking_head.heatmap.weight.mul_(3)
+        network.tracking_head.heatmap.bias.zero_()
+    return network, KineTrackVideoProcessor(size={"height": 64, "width": 96})
+
+
+def write_images(folder, frames):
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames, start=1):
+        Image.fromarray(frame).save(folder / f"{number:06d}.png")
+
+
+def write_sequence(folder, boxes_of, frames=None, video=None, length=LENGTH, width=WIDTH):
+    """A MOT15 sequence of the moving rectangles, as images or as a video."""
+    (folder / "gt").mkdir(parents=True)
+    rows = [
+        f"{t + 1},{i + 1},{x1:.1f},{y1:.1f},{x2 - x1:.1f},{y2 - y1:.1f},1,-1,-1,-1\n"
+        for t in range(length)
+        for i, (x1, y1, x2, y2) in enumerate(boxes_of(t))
+    ]
+    (folder / "gt" / "gt.txt").write_text("".join(rows))
+    (folder / "seqinfo.ini").write_text(
+        f"[Sequence]\nname={folder.name}\nframeRate=25\nseqLength={length}\nimWidth={width}\nimHeight={HEIGHT}\n"
+    )
+    if frames is not None:
+        write_images(folder / "img1", frames)
+    if video is not None:
+        (folder / "video.mp4").write_bytes(video.read_bytes())
+    return folder
+
+
+def rectangles(t):
+    """Where conftest draws its two rectangles."""
+    w, h, step = WIDTH // 6, HEIGHT // 4, 1
+    left, right, top, low = 4 + step * t, WIDTH - 4 - w - step * t, HEIGHT // 10, HEIGHT - HEIGHT // 10 - h
+    return [(left, top, left + w, top + h), (right, low, right + w, low + h)]
+
+
+@pytest.fixture
+def data(tmp_path, video_path):
+    root = tmp_path / "data"
+    write_sequence(root / "mot" / "STREET-1", rectangles, video=video_path)
+    for label in ("walk", "run", "fight"):
+        (root / "actions" / label).mkdir(parents=True)
+        (root / "actions" / label / "clip.mp4").write_bytes(video_path.read_bytes())
+    return root
+
+
+def test_scores_both_tasks_and_writes_them(model, data, tmp_path):
+    output = tmp_path / "report"
+    report = evaluate(model, data, output=output)
+    assert set(report["tracking"]) == {"STREET-1", "COMBINED"}
+    assert set(report["actions"]) == {"actions", "fight"}
+    assert report["actions"]["actions"]["clips"] == 2 and report["actions"]["actions"]["top1"] == 50
+    assert report["speed"]["frames"] == 4 * LENGTH and report["speed"]["frames_per_second"] > 0
+    assert json.loads((output / "evaluation.json").read_text()) == report
+    page = (output / "evaluation.md").read_text()
+    assert "| STREET-1 |" in page and "| HOTA |" in page and "Actions: fight" in page
+    rows = np.loadtxt(output / "tracks" / "STREET-1.txt", delimiter=",", ndmin=2)
+    assert rows.shape[1] == 10 and rows[:, 0].min() >= 1 and rows[:, 0].max() <= LENGTH
+    assert sorted(path.name for path in output.iterdir()) == ["evaluation.json", "evaluation.md", "tracks"]
+
+
+def test_the_tracks_are_those_of_the_session(model, data, video_path):
+    session = KineTrackSession(*model, task="tracking")
+    rows = evaluation.track_sequence(session, Sequence(data / "mot" / "STREET-1"), 0, Stopwatch())
+    expected = []
+    for number, result in enumerate(KineTrackSession(*model, task="tracking").run(video_path), start=1):
+        for identity, (x1, y1, x2, y2), score in zip(result.track_ids, result.boxes, result.scores, strict=True):
+            expected.append([number, identity, x1, y1, x2 - x1, y2 - y1, score])
+    assert len(expected) > LENGTH
+    np.testing.assert_allclose(rows, np.array(expected), rtol=1e-5, atol=1e-4)
+
+
+def test_images_and_video_of_a_sequence_are_both_read(model, tmp_path, frames):
+    folder = write_sequence(tmp_path / "IMAGES", rectangles, frames=frames)
+    report = evaluate(model, [Sequence(folder)], task="tracking")
+    assert report["speed"]["frames"] == LENGTH and "actions" not in report
+
+
+def test_a_part_runs_and_scores_only_its_frames(model, tmp_path, frames):
+    folder = write_sequence(tmp_path / "S", rectangles, frames=frames)
+    session = KineTrackSession(*model, task="tracking")
+    rows = evaluation.track_sequence(session, Sequence(folder, (5, 9)), 0, Stopwatch())
+    assert rows[:, 0].min() == 5 and rows[:, 0].max() == 9
+    report = evaluate(model, [Sequence(folder, (5, 9))], task="tracking")
+    assert report["speed"]["frames"] == 5
+    assert report["tracking"]["S"]["FN"] <= 10
+
+
+def test_a_clip_is_the_mean_of_its_windows(model, video_path):
+    session = KineTrackSession(*model, task="actions")
+    ours = classify_clip(session, video_path, Stopwatch())
+    ticks = [r for r in KineTrackSession(*model, task="actions").run(video_path) if r.updated]
+    assert len(ticks) == 6, "12 frames at 25 Hz are 6 ticks at 12.5 Hz: a window of 4, and half a window"
+    expected = (ticks[3].clip_action + ticks[5].clip_action) / 2
+    np.testing.assert_allclose(ours["actions"], expected, rtol=1e-6)
+    assert ours["fight"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_one_detector_copy_of_a_sequence_is_taken(tmp_path):
+    for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP"):
+        write_sequence(tmp_path / name, rectangles)
+    found = [item.folder.name for item in evaluation.find_items(tmp_path)]
+    assert found == ["MOT17-02-DPM", "MOT17-04-SDP"]
+
+
+def test_a_sequence_folder_itself_may_be_given(tmp_path):
+    folder = write_sequence(tmp_path / "S", rectangles)
+    assert evaluation.find_items(folder) == [Sequence(folder)]
+
+
+def test_a_split_takes_only_what_it_lists(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        evaluation, "read_split", lambda split: ["actions/walk/clip.mp4", "mot/STREET-1:3-8", "gone/x.mp4"]
+    )
+    items = evaluation._listed(data, "dev")
+    assert items == [
+        LabelledClip(data / "actions" / "walk" / "clip.mp4", "walk"),
+        Sequence(data / "mot" / "STREET-1", (3, 8)),
+    ]
+
+
+def test_another_length_than_the_ground_truth_is_an_error(model, tmp_path, frames, video_path):
+    short = write_sequence(tmp_path / "SHORT", rectangles, frames=frames[:7])
+    with pytest.raises(ValueError, match="SHORT: seqinfo.ini says 12 frames, the video gave 7"):
+        evaluate(model, [Sequence(short)], task="tracking")
+    long = write_sequence(tmp_path / "LONG", rectangles, video=video_path, length=9)
+    with pytest.raises(ValueError, match="video.mp4 has 12 frames, seqinfo.ini says 9"):
+        evaluate(model, [Sequence(long)], task="tracking")
+
+
+def test_another_picture_size_is_an_error(model, tmp_path, frames):
+    folder = write_sequence(tmp_path / "S", rectangles, frames=frames, width=192)
+    with pytest.raises(ValueError, match="the video is 96×64, but seqinfo.ini says 192×64"):
+        evaluate(model, [Sequence(folder)], task="tracking")
+
+
+def test_what_cannot_be_evaluated_is_said_before_anything_runs(model, data, tmp_path):
+    with pytest.raises(ValueError, match="task must be one of"):
+        evaluate(model, data, task="detect")
+    with pytest.raises(ValueError, match="split must be"):
+        evaluate(model, data, split="test")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluate(model, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="Nothing to evaluate"):
+        evaluate(model, tmp_path / "empty")
+    strange = LabelledClip(data / "actions" / "walk" / "clip.mp4", "juggle")
+    with pytest.raises(ValueError, match="no class 'juggle'.*walk, run, noFight, fight"):
+        evaluate(model, [strange])
+    (data / "mot" / "STREET-1" / "seqinfo.ini").write_text("[Sequence]\nseqLength=12\n")
+    with pytest.raises(ValueError, match="seqinfo.ini.*missing"):
+        evaluate(model, data)
+
+
+def test_a_failed_run_leaves_no_report(model, tmp_path, frames):
+    output = tmp_path / "report"
+    folder = write_sequence(tmp_path / "S", rectangles, frames=frames[:5])
+    with pytest.raises(ValueError, match="says 12 frames"):
+        evaluate(model, [Sequence(folder)], task="tracking", output=output)
+    assert not output.exists()
