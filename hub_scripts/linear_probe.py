@@ -23,7 +23,7 @@ from .data.clips import ClipSource
 from .data.sources import ACTION_SET, action_names, action_sources
 from .pretrained import load_efficientnet_lite0_imagenet
 
-STRENGTHS = tuple(10.0**power for power in (-3, -2.5, -2, -1.5, -1, -0.5, 0))
+STRENGTHS = tuple(10.0**power for power in (-3, -2, -1, 0, 0.5, 1, 1.5, 2))
 
 
 @torch.inference_mode()
@@ -60,7 +60,12 @@ def fit_logistic_regression(features: Tensor, labels: Tensor, num_classes: int, 
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
     optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=500, history_size=20, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+        model.parameters(),
+        max_iter=500,
+        history_size=20,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-12,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
