@@ -7,7 +7,7 @@ the clock. Sessions share nothing but the weights, so any number of them can run
 import time as clock
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
 
 TASKS = ("both", "tracking", "actions")
+_CLIP_FIELDS = ("clip_action", "group_actions", "spatial_attention", "temporal_attention", "window_times")
 
 
 @dataclass
@@ -118,7 +119,8 @@ class KineTrackSession:
     """Runs a KineTrack model over one stream of frames.
 
     Every frame goes through the encoder and the tracker. The temporal part ticks at `config.frame_rate`: on frames
-    between two ticks it looks at the present with the state of the last tick and remembers nothing.
+    between two ticks it looks at the present with the state of the last tick and remembers nothing. With
+    `task="actions"` those frames are not looked at at all.
 
     Args:
         model: a KineTrack model with heads, causal (`bidirectional=False`).
@@ -247,13 +249,19 @@ class KineTrackSession:
         if (height, width) != self._frame_size:
             self._reset_time()
             self._fit(height, width)
+        ticks = self._next_tick is None or time >= self._next_tick - 1e-6
+        result = KineTrackFrameResult(frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks)
+        if not ticks and not self.with_tracking:
+            # Nobody to follow, so there is nothing to compute: what was said at the last tick still stands.
+            self._last_time, self._frame_index = time, self._frame_index + 1
+            preprocess = clock.perf_counter() - started
+            timings = {"decode": 0.0, "preprocess": preprocess, "model": 0.0, "association": 0.0}
+            return replace(result, **self._standing, timings=timings)
         pixels = self.processor.preprocess_frame(frame, self._canvas).to(self.model.device, self.model.dtype)
         preprocessed = clock.perf_counter()
 
         output = self.model(pixels, pixel_mask=self._pixel_mask, state=self._state)
-        ticks = self._next_tick is None or time >= self._next_tick - 1e-6
         modelled = clock.perf_counter()
-        result = KineTrackFrameResult(frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks)
         features = output.last_hidden_state[:, 0]  # (1, D, H16, W16)
         if self.with_tracking:
             self._track(output, result)
@@ -266,6 +274,7 @@ class KineTrackSession:
             self._next_tick = time + period if self._next_tick is None else max(self._next_tick + period, time)
             self._state = output.state
             self._tick_times.append(time)
+            self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
         self._last_time = time
         self._frame_index += 1
         finished = clock.perf_counter()

@@ -108,13 +108,22 @@ def test_ticks_keep_their_average_rate(model, processor, frames, fps):
 
 def test_frames_between_ticks_leave_no_trace(model, processor, frames):
     """What is shown between two ticks must not change what the stream says afterwards."""
-    session = KineTrackSession(model, processor, task="actions")
+    session = KineTrackSession(model, processor)
     twice = [VideoFrame(frames[i // 2] if i % 2 == 0 else frames[-1], 0.04 * i, i) for i in range(16)]
     once = [VideoFrame(frames[i], 0.08 * i, i) for i in range(8)]
     full = [result.clip_action for result in session.run(twice)][::2]
     session.reset()
     sparse = [result.clip_action for result in session.run(once)]
     np.testing.assert_allclose(full, sparse, atol=1e-6)
+
+
+def test_without_tracking_frames_between_ticks_repeat_the_last_tick(model, processor, frames):
+    both = listen(KineTrackSession(model, processor), frames)
+    actions = listen(KineTrackSession(model, processor, task="actions"), frames)
+    for previous, between in zip(actions[::2], actions[1::2], strict=True):
+        np.testing.assert_array_equal(between.clip_action, previous.clip_action)
+    for one, other in zip(both[::2], actions[::2], strict=True):
+        np.testing.assert_allclose(one.clip_action, other.clip_action, atol=1e-6)
 
 
 def test_sessions_side_by_side_share_nothing(model, processor, frames):
