@@ -1,0 +1,118 @@
+"""Chooses what a model needs beyond its weights, on the dev list: temperature, "uncertain" and detection thresholds."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from ..processing.loading import load_model
+from ..processing.session_kinetrack import KineTrackSession
+from .data.sources import ACTION_SET
+from .data.splits import read_split
+from .evaluate import Stopwatch, classify_clip, evaluate
+
+DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+
+
+def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: float = 0.75) -> dict:
+    """Calibrates a model folder in place; only `config.json` changes.
+
+    The temperature minimises the negative log-likelihood of the dev clips (Guo et al., arXiv 1706.04599). The action
+    threshold is the lowest at which `precision` of the dev clips that get an answer get the right one. The detection
+    threshold has the best MOTA + IDF1 on the dev sequences.
+
+    Args:
+        model: folder of a trained model.
+        data: root of the data, see `hub_scripts/data`.
+        precision: share of right answers wanted among those above the threshold.
+
+    Returns:
+        The chosen values and the figures they were chosen by.
+
+    Raises:
+        FileNotFoundError: no model or no data there.
+        ValueError: the dev list names no clips with action labels.
+    """
+    network, processor = load_model(model)
+    network.config.action_temperature = 1.0
+    log_probabilities, targets = _dev_predictions(network, processor, Path(data))
+    temperature = fit_temperature(log_probabilities, targets)
+    probabilities = np.exp(log_softmax(log_probabilities / temperature, axis=-1))
+    threshold, answered = precision_threshold(probabilities, targets, precision)
+
+    scores = {}
+    for candidate in DETECTION_THRESHOLDS:
+        combined = evaluate((network, processor), data, "tracking", split="dev", threshold=candidate)
+        scores[candidate] = combined["tracking"]["COMBINED"]
+    best = max(scores, key=lambda candidate: scores[candidate]["MOTA"] + scores[candidate]["IDF1"])
+
+    chosen = {
+        "action_temperature": round(float(temperature), 4),
+        "action_threshold": round(float(threshold), 4),
+        "detection_threshold": float(best),
+    }
+    _write_config(Path(model), chosen)
+    return chosen | {
+        "dev_clips": len(targets),
+        "dev_top1": float((probabilities.argmax(-1) == targets).mean()),
+        "dev_answered": answered,
+        "dev_tracking": {str(candidate): found for candidate, found in scores.items()},
+    }
+
+
+def fit_temperature(log_probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature with the smallest negative log-likelihood, between 0.1 and 10.
+
+    Shapes: log_probabilities (N, classes) up to a constant a row, targets (N,) -> scalar.
+    """
+
+    def likelihood(log_temperature: float) -> float:
+        scaled = log_softmax(log_probabilities / np.exp(log_temperature), axis=-1)
+        return -scaled[np.arange(len(targets)), targets].mean()
+
+    found = minimize_scalar(likelihood, bounds=(np.log(0.1), np.log(10.0)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def precision_threshold(probabilities: np.ndarray, targets: np.ndarray, precision: float) -> tuple[float, float]:
+    """The lowest threshold on the largest probability at which the answers above it reach a precision.
+
+    Args:
+        probabilities: (N, classes).
+        targets: (N,).
+        precision: share of right answers wanted.
+
+    Returns:
+        Threshold and share of rows answered; where no threshold reaches it, that of the single surest answer.
+    """
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == targets
+    order = np.argsort(-confidence)
+    reached = np.cumsum(right[order]) / np.arange(1, len(order) + 1) >= precision
+    count = int(np.flatnonzero(reached).max()) + 1 if reached.any() else 1
+    return float(confidence[order[count - 1]]), count / len(order)
+
+
+def _dev_predictions(network, processor, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities (N, classes) and classes (N,) of the dev clips of the primary label group."""
+    session = KineTrackSession(network, processor, task="actions")
+    index = {name: int(number) for number, name in network.config.id2label.items()}
+    rows, targets = [], []
+    for item in read_split("dev"):
+        if item.startswith(f"actions/{ACTION_SET}/"):
+            rows.append(np.log(np.maximum(classify_clip(session, root / item, Stopwatch())["actions"], 1e-12)))
+            targets.append(index[Path(item).parent.name])
+    if not rows:
+        raise ValueError(f"The dev list names no clip of actions/{ACTION_SET}; there is nothing to calibrate on.")
+    return np.stack(rows), np.array(targets)
+
+
+def _write_config(folder: Path, values: dict) -> None:
+    """Changes fields of `config.json` in one piece."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | values
+    partial = path.with_name("config.json.partial")
+    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, path)
