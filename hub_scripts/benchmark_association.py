@@ -16,6 +16,7 @@ import configparser
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,9 @@ def tune(make: Callable, sequences: list[PublicDetections], draws: int, seed: in
     best, best_knobs = -1.0, None
     for _ in range(draws):
         knobs = {name: draw(rng) for name, draw in SEARCH_SPACE.items()}
-        scores = score_tracker(make, sequences, knobs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # some draws are so strict that nothing is tracked
+            scores = score_tracker(make, sequences, knobs)
         value = float(np.mean([scores[s.folder.name]["HOTA"] + scores[s.folder.name]["IDF1"] for s in sequences]))
         if value > best:
             best, best_knobs = value, knobs
