@@ -313,6 +313,14 @@ def test_block_equals_its_equations(make_config, scatter):
             torch.testing.assert_close(output[:, t], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_block_does_not_carry_padding_into_valid_cells(make_config, scatter):
+    block = make_block(make_config, scatter)
+    features, mask = torch.randn(1, 4, 3, 4, 4, dtype=torch.float64), torch.ones(1, 1, 3, 4, 1, dtype=torch.float64)
+    mask[:, :, 2:] = mask[:, :, :, 3:] = 0
+    filled = torch.where(mask == 0, 50 * torch.randn_like(features), features)
+    assert torch.equal(block(features, mask)[0][:, :, :2, :3], block(filled, mask)[0][:, :, :2, :3])
+
+
 def test_causal_block_does_not_see_the_future(make_config, scatter):
     block = make_block(make_config, scatter)
     features = torch.randn(1, 6, 2, 2, 4, dtype=torch.float64)
