@@ -158,9 +158,9 @@ def train(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming.")] = False,
 ) -> None:
-    """Train both tasks jointly on folders of MOT sequences and of labelled clips.
+    r"""Train both tasks jointly on folders of MOT sequences and of labelled clips.
 
-    Needs  pip install 'kinetrack\\[train]'.
+    Needs  pip install 'kinetrack\[train]'.
 
     The trained model is written to OUTPUT/model, ready for  kinetrack analyze --model OUTPUT/model.
     """
@@ -191,9 +191,9 @@ def evaluate(
     device: DeviceOption = None,
     allow_untrained: UntrainedOption = False,
 ) -> None:
-    """Score a model: HOTA, MOTA, IDF1 by TrackEval; top-1, top-5 and accuracy by class for actions.
+    r"""Score a model: HOTA, MOTA, IDF1 by TrackEval; top-1, top-5 and accuracy by class for actions.
 
-    Needs  pip install 'kinetrack\\[train]'.
+    Needs  pip install 'kinetrack\[train]'.
     """
     from .evaluate import evaluate as run_evaluation
     from .metrics.evaluation_report import evaluation_markdown
@@ -259,9 +259,10 @@ def main() -> None:
     prepare_console()
     try:
         app()
-    except KeyboardInterrupt:
-        print("Interrupted. No unfinished file was left behind.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:
+            print("Interrupted. No unfinished file was left behind.", file=sys.stderr)
+        raise
     except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
         if os.environ.get("KINETRACK_DEBUG"):
             raise

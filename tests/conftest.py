@@ -252,3 +252,45 @@ def make_video():
 def draw_frames():
     """`make_frames(num_frames, width, height)`."""
     return make_frames
+
+
+ACTION_NAMES = ["walk", "run", "sit"]
+
+
+def save_tiny_model(folder: Path, **overrides) -> Path:
+    """A model of a few thousand random weights that sees objects everywhere, with its processor, ready to load."""
+    import torch
+    from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
+    from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
+    from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
+
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 12, 16], "depths": [1, 1, 1, 1]}
+    settings = {
+        "backbone_config": {**backbone, "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
+        "hidden_size": 8,
+        "embedding_size": 6,
+        "attention_window": 8,
+        "id2label": dict(enumerate(ACTION_NAMES)),
+        "label_groups": {"fight": ["noFight", "fight"]},
+        "trained": True,
+    }
+    torch.manual_seed(0)
+    model = KineTrackForVideoAnalysis(KineTrackConfig(**(settings | overrides)))
+    with torch.no_grad():
+        model.tracking_head.heatmap.weight.mul_(3)
+        model.tracking_head.heatmap.bias.zero_()
+    model.save_pretrained(folder)
+    KineTrackVideoProcessor(size={"height": 64, "width": 96}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A tiny model with random weights that says it is trained."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def untrained_model_folder(tmp_path_factory) -> Path:
+    """The same, saying that it is not trained."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "untrained", trained=False)
