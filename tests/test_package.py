@@ -34,7 +34,7 @@ def relative(path: Path) -> str:
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
 
 
 def imported_modules(path: Path) -> list[tuple[str, int, bool]]:
