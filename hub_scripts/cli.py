@@ -213,6 +213,25 @@ def evaluate(
     print(evaluation_markdown(report))
 
 
+@app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack calibrate runs/nano/model --data data[/cyan]")
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model; its config.json changes.", metavar="MODEL")],
+    data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/ and actions/.")],
+    precision: Annotated[
+        float, typer.Option("--precision", help="Share of right answers wanted among those above the threshold.")
+    ] = 0.75,
+) -> None:
+    r"""Choose the temperature and the thresholds of a trained model on the dev list.
+
+    Needs  pip install 'kinetrack\[train]'.
+    """
+    import json
+
+    from .calibrate import calibrate as run_calibration
+
+    print(json.dumps(run_calibration(model, data, precision), indent=2))
+
+
 @app.command(
     epilog="[bold]Examples[/bold]\n\n"
     "Everything, report into a folder:  [cyan]kinetrack benchmark -o kinetrack-benchmark[/cyan]\n\n"
@@ -263,7 +282,7 @@ def main() -> None:
         if end.code == 130:
             print("Interrupted. No unfinished file was left behind.", file=sys.stderr)
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, MemoryError, ArithmeticError) as error:
         if os.environ.get("KINETRACK_DEBUG"):
             raise
         print(f"Error: {one_line(error)}", file=sys.stderr)
