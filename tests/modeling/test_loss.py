@@ -378,3 +378,12 @@ def test_identity_term_uses_embeddings_at_centres_of_the_whole_batch(make_config
 def test_frame_labels_of_another_length_raise(make_config, maps, labels):
     with pytest.raises(ValueError, match="`frame_labels`"):
         terms_of(make_config(), maps, labels)
+
+
+def test_cells_whose_centre_is_padding_teach_nothing(make_model, make_clip):
+    model, pixel_mask = make_model(), torch.zeros(1, 64, 96, dtype=torch.bool)
+    pixel_mask[:, :52, :53] = True  # cell 6 reaches from 48 to 56, with its centre at 52
+    output = model(make_clip(1, 1), pixel_mask=pixel_mask, frame_labels=[[annotation("nothing")]])
+    (gradient,) = torch.autograd.grad(output.loss_terms["heatmap"], output.heatmap_logits)
+    learns = (gradient[0, 0] != 0).all(0)
+    assert torch.equal(learns, valid_area(6, 7))
