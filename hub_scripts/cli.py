@@ -160,7 +160,7 @@ def train(
 ) -> None:
     r"""Train both tasks jointly on folders of MOT sequences and of labelled clips.
 
-    Needs  pip install 'kinetrack\[train]'.
+    Needs  pip install -e '.\[train]'  in KineTrack's folder.
 
     The trained model is written to OUTPUT/model, ready for  kinetrack analyze --model OUTPUT/model.
     """
@@ -193,7 +193,7 @@ def evaluate(
 ) -> None:
     r"""Score a model: HOTA, MOTA, IDF1 by TrackEval; top-1, top-5 and accuracy by class for actions.
 
-    Needs  pip install 'kinetrack\[train]'.
+    Needs  pip install -e '.\[train]'  in KineTrack's folder.
     """
     from .evaluate import evaluate as run_evaluation
     from .metrics.evaluation_report import evaluation_markdown
@@ -223,7 +223,7 @@ def calibrate(
 ) -> None:
     r"""Choose the temperature and the thresholds of a trained model on the dev list.
 
-    Needs  pip install 'kinetrack\[train]'.
+    Needs  pip install -e '.\[train]'  in KineTrack's folder.
     """
     import json
 

@@ -29,7 +29,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         if package in _EXTRAS:
-            return f"This needs the package {package}. Install it with: pip install 'kinetrack[{_EXTRAS[package]}]'"
+            extra = _EXTRAS[package]
+            return f"This needs the package {package}. In KineTrack's folder: pip install -e '.[{extra}]'"
         return f"This needs the package {package}, which is not installed. Install it with: pip install {package}"
     if isinstance(error, MemoryError):
         return "There is not enough memory. Try a smaller --size."

@@ -130,21 +130,23 @@ class PyAVVideo:
 
     def _decoded(self):
         """Frames of the decoder; damaged packets are skipped."""
-        av = _import_av()
+        # Bound here: a generator dropped at the interpreter's end is closed after PyAV has been taken down.
+        errors = _import_av().error
+        end_of_file, failure = errors.EOFError, errors.FFmpegError
         packets = self.container.demux(self.stream)
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, av.error.EOFError):
+            except (StopIteration, end_of_file):
                 return
-            except av.error.FFmpegError as error:
+            except failure as error:
                 self._warn(f"reading stopped early ({error.strerror})")
                 return
             try:
                 yield from packet.decode()
-            except av.error.EOFError:
+            except end_of_file:
                 return
-            except av.error.FFmpegError as error:
+            except failure as error:
                 self._warn(f"a damaged part was skipped ({error.strerror})")
 
     def _deinterlaced(self, frames):

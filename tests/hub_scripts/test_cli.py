@@ -249,7 +249,7 @@ def test_a_package_that_is_missing_names_the_extra(run, tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "yaml", None)
     code, _, err = run("train", tmp_path / "config.yaml")
-    assert code == 1 and "pip install 'kinetrack[train]'" in errors(err)[0]
+    assert code == 1 and "pip install -e '.[train]'" in errors(err)[0]
 
 
 def test_train_with_a_missing_or_wrong_configuration(run, tmp_path):
