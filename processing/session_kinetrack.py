@@ -323,9 +323,9 @@ class KineTrackSession:
     def _recognise(self, output, features, result):
         """Actions of the clip and of every track; fills the result and, on a tick, the tracks' memories."""
         temperature = self.model.config.action_temperature
-        result.clip_action = (output.logits[0].float() / temperature).softmax(-1).cpu().numpy()
+        result.clip_action = _kept((output.logits[0].float() / temperature).softmax(-1))
         result.group_actions = {
-            name: logits[0].float().softmax(-1).cpu().numpy() for name, logits in output.group_logits.items()
+            name: _kept(logits[0].float().softmax(-1)) for name, logits in output.group_logits.items()
         }
         if not self.with_tracking:
             return
@@ -335,16 +335,24 @@ class KineTrackSession:
         if result.updated:
             self._memories.keep(self.tracker.known_ids)
         logits, _ = self.model.action_head(representation)
-        result.actions = (logits.float() / temperature).softmax(-1).cpu().numpy()
+        result.actions = _kept((logits.float() / temperature).softmax(-1))
 
     def _describe_attention(self, output, result):
         rows, columns = self._attended
-        result.spatial_attention = output.spatial_attention[0, 0, :rows, :columns].float().cpu().numpy()
+        result.spatial_attention = _kept(output.spatial_attention[0, 0, :rows, :columns].float())
         times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
         result.window_times = np.array(times)
-        result.temporal_attention = output.temporal_attention[0, -len(times) :].float().cpu().numpy()
+        result.temporal_attention = _kept(output.temporal_attention[0, -len(times) :].float())
 
 
 def _no_tracks():
     """Empty track_ids, boxes, scores and labels."""
     return np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+
+
+def _kept(tensor):
+    """A NumPy array with memory of its own: results outlive the frame, and a view would keep PyTorch's buffer alive.
+
+    Thousands of such small buffers between the large ones of every frame keep the heap from being reused.
+    """
+    return np.array(tensor.cpu())
