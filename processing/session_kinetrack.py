@@ -355,4 +355,4 @@ def _kept(tensor):
 
     Thousands of such small buffers between the large ones of every frame keep the heap from being reused.
     """
-    return np.array(tensor.cpu())
+    return tensor.cpu().numpy().copy()
