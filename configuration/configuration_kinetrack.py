@@ -15,6 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "base": {
         "backbone_config": {"model_type": "resnet", "out_features": _RESNET_STAGES},
         "hidden_size": 256,
+        "motion_channels": 64,
         "embedding_size": 128,
     },
     # Real time on a laptop CPU: 3.4 M parameters in the encoder, no squeeze-and-excite, ReLU6.
@@ -25,6 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "out_indices": _TIMM_INDICES,
         },
         "hidden_size": 128,
+        "motion_channels": 32,
         "embedding_size": 64,
     },
 }
@@ -41,6 +43,8 @@ class KineTrackConfig(PreTrainedConfig):
             timm models come through `TimmBackboneConfig(backbone=..., out_indices=[2, 3, 4])`.
         hidden_size (`int`, *optional*, defaults to 256):
             Channels D of the pyramid, the propagation and the attention.
+        motion_channels (`int`, *optional*, defaults to 64):
+            Channels of the frame differences that are added to the encoder's features; 0 leaves them out.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -78,7 +82,7 @@ class KineTrackConfig(PreTrainedConfig):
             Cells whose centre is within this fraction of a box's width and height learn its distances.
         contrastive_temperature (`float`, *optional*, defaults to 0.1): Temperature of the identity loss.
         loss_weights (`dict[str, float]`, *optional*):
-            Factors of the loss terms `action`, `region`, `heatmap`, `box`, `identity` and `group`. 0 switches one off.
+            Factors of the terms `action`, `region`, `attention`, `heatmap`, `box`, `identity` and `group`; 0 is off.
         action_temperature (`float`, *optional*, defaults to 1.0):
             Divides the action logits before the softmax; calibrated on held-out clips after training.
         action_threshold (`float`, *optional*, defaults to 0.0):
@@ -105,6 +109,7 @@ class KineTrackConfig(PreTrainedConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256
+    motion_channels: int = 64
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False
@@ -152,7 +157,8 @@ class KineTrackConfig(PreTrainedConfig):
             self.backbone_config = CONFIG_MAPPING[model_type](**settings)
         self.label_groups = dict(self.label_groups or {})
         self.object_classes = ["person"] if self.object_classes is None else list(self.object_classes)
-        weights = {"action": 1.0, "region": 1.0, "heatmap": 1.0, "box": 1.0, "identity": 0.5, "group": 0.5}
+        weights = {"action": 1.0, "region": 1.0, "group": 0.5, "attention": 0.1}
+        weights |= {"heatmap": 1.0, "box": 1.0, "identity": 0.5}
         unknown = set(self.loss_weights or {}) - set(weights)
         if unknown:
             raise ValueError(f"`loss_weights` has unknown terms {sorted(unknown)}; known are {sorted(weights)}.")
@@ -178,6 +184,8 @@ class KineTrackConfig(PreTrainedConfig):
         for field in ("hidden_size", "embedding_size", "num_frames", "temporal_kernel_size", "scan_chunk_size"):
             if getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be at least 1, got {getattr(self, field)}.")
+        if self.motion_channels < 0:
+            raise ValueError(f"`motion_channels` must be at least 0, got {self.motion_channels}.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):

@@ -74,14 +74,14 @@ class SpatialEncoder(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Encodes frames one by one.
 
         Args:
             frames: (N, 3, H, W), H and W multiples of 32.
 
         Returns:
-            F (N, D, H/16, W/16) and P (N, D, H/8, W/8), or None without a pyramid.
+            F (N, D, H/16, W/16); P (N, D, H/8, W/8), or None without a pyramid; and the backbone's own stride-8 map.
 
         Raises:
             ValueError: H or W is no multiple of 32, or the backbone's strides are not 8, 16 and 32.
@@ -103,8 +103,8 @@ class SpatialEncoder(nn.Module):
         middle = self.middle_lateral(middle) + _upsample(self.coarse_lateral(coarse))  # (N, D, H/16, W/16)
         features = self.smooth_features(middle)
         if self.fine_lateral is None:
-            return features, None
-        return features, self.smooth_pyramid(self.fine_lateral(fine) + _upsample(middle))
+            return features, None, fine
+        return features, self.smooth_pyramid(self.fine_lateral(fine) + _upsample(middle)), fine
 
 
 def _upsample(inputs: torch.Tensor) -> torch.Tensor:

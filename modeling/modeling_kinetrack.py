@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from ..configuration.configuration_kinetrack import KineTrackConfig
 from ..modeling.attention_kinetrack import AttentionMemory, HierarchicalAttention, cell_overlap
+from ..modeling.difference_kinetrack import MotionEncoder
 from ..modeling.encoder_kinetrack import ChannelNorm, SpatialEncoder
 from ..modeling.heads_kinetrack import ActionHead, TrackingHead
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
@@ -26,12 +27,14 @@ class KineTrackState(ModelOutput):
         cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
         scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
         features (`(B, W, D)`): likewise.
+        motion (`(B, M, H/8, W/8)`, *optional*): reduced features of the last frame, for the next difference.
     """
 
     hidden: tuple[torch.Tensor, ...] | None = None
     cache: tuple[torch.Tensor, ...] | None = None
     scores: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    motion: torch.Tensor | None = None
 
 
 @dataclass
@@ -110,6 +113,9 @@ class KineTrackPreTrainedModel(PreTrainedModel):
             for gate in (module.gate, module.backward_gate):
                 if gate is not None:
                     init.copy_(gate.bias, torch.linspace(-3.0, 1.0, gate.bias.numel(), device=gate.bias.device))
+        elif isinstance(module, MotionEncoder):
+            init.zeros_(module.output.weight)
+            init.zeros_(module.output.bias)
         elif isinstance(module, TrackingHead):
             init.zeros_(module.attention_gain)
             init.constant_(module.heatmap.bias, -math.log(99.0))  # a prior of one cell in a hundred (RetinaNet)
@@ -145,6 +151,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
         super().__init__(config)
         self.with_pyramid = with_pyramid
         self.encoder = SpatialEncoder(config, with_pyramid)
+        fine_channels = self.encoder.backbone.channels[0]
+        self.motion = MotionEncoder(config, fine_channels) if config.motion_channels else None
         self.propagation = nn.ModuleList([TemporalPropagation(config) for _ in range(config.num_propagation_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = HierarchicalAttention(config)
@@ -181,7 +189,13 @@ class KineTrackModel(KineTrackPreTrainedModel):
             frames = frames * pixel_mask[:, None, None].to(frames.dtype)
         if frame_mask is not None:
             frames = frames * frame_mask[:, :, None, None, None].to(frames.dtype)
-        features, pyramid = self.encoder(frames.flatten(0, 1))
+        features, pyramid, fine = self.encoder(frames.flatten(0, 1))
+        motion_memory = None
+        if self.motion is not None:
+            past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
+            change, motion_memory = self.motion(fine, batch, frame_mask, *past)
+            features = features + change
+            motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
 
         overlap = self.valid_overlap(pixel_mask, batch, height, width).to(features.dtype)  # (B, 1, H16, W16)
@@ -211,7 +225,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             pooler_output=summary,
             spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
             temporal_attention=beta,
-            state=KineTrackState(tuple(hidden), tuple(cache), memory.scores, memory.features),
+            state=KineTrackState(tuple(hidden), tuple(cache), memory.scores, memory.features, motion_memory),
             hidden_states=(
                 tuple(states.permute(0, 1, 4, 2, 3) for states in hidden_states)
                 if (self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
@@ -286,10 +300,14 @@ class KineTrackModel(KineTrackPreTrainedModel):
             stride = self.config.feature_stride
             grid = (batch, height // stride, width // stride, self.config.hidden_size)
             memory = (batch, self.config.attention_window or 1)
-            for tensor, wanted in [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]:
-                if tuple(tensor.shape) != wanted:
+            carried = [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]
+            if self.motion is not None:
+                carried.append((state.motion, (batch, self.config.motion_channels, height // 8, width // 8)))
+            for tensor, wanted in carried:
+                shape = None if tensor is None else tuple(tensor.shape)
+                if shape != wanted:
                     raise ValueError(
-                        f"The state belongs to a stream of shape {tuple(tensor.shape)}, this input needs {wanted}. "
+                        f"The state belongs to a stream of shape {shape}, this input needs {wanted}. "
                         "Start a new stream (state=None) when the batch, the frame size or the model changes."
                     )
         if torch.compiler.is_compiling() or torch.jit.is_tracing() or videos.is_meta:
@@ -365,6 +383,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
                 output.region_logits, present = self._classify_tubes(base, region_boxes, frame_mask, pixel_mask)
                 if labels is not None:
                     terms["region"] = self._action_loss(output.region_logits, labels.where(present, -100))
+                    if self.config.spatial_attention:
+                        terms["attention"] = self._attention_loss(base, region_boxes, pixel_mask, labels != -100)
             if labels is not None:
                 terms["action"] = self._action_loss(output.logits, labels)
             for name, wanted in (group_labels or {}).items():
@@ -402,6 +422,17 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         scores, pooled = scores.view(batch, length), pooled.view(batch, length, -1)
         _, summary, _ = self.kinetrack.attention.attend_time(scores, pooled, frame_mask)
         return self.action_head(summary)[0], (scores > float("-inf")).any(1)
+
+    def _attention_loss(self, base, boxes, pixel_mask, labelled):
+        """-log of the share of alpha that lies in the labelled actor's box, averaged over the frames that have one."""
+        alpha = base.spatial_attention  # (B, T, H16, W16)
+        height, width = (side * self.config.feature_stride for side in alpha.shape[-2:])
+        overlap = self.kinetrack.region_overlap(pixel_mask, boxes, len(alpha), height, width)
+        inside = (overlap.flatten(2).amax(-1) > 0) & labelled[:, None].to(overlap.device)  # (B, T)
+        if not inside.any():
+            return None
+        share = (alpha * overlap.to(alpha.dtype)).flatten(2).sum(-1)[inside]
+        return -share.float().clamp(min=1e-6).log().mean()
 
     def _detect(self, base, pixel_mask, shape):
         batch, length, _, height, width = shape

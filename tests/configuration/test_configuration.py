@@ -82,7 +82,10 @@ def test_save_and_load_round_trip(preset, tmp_path):
 
 def test_loss_weights_given_in_part_keep_the_other_defaults():
     weights = KineTrackConfig(loss_weights={"box": 3.0}).loss_weights
-    assert weights == {"action": 1.0, "region": 1.0, "heatmap": 1.0, "box": 3.0, "identity": 0.5, "group": 0.5}
+    assert weights == {"action": 1.0, "region": 1.0, "heatmap": 1.0, "box": 3.0, "identity": 0.5} | {
+        "group": 0.5,
+        "attention": 0.1,
+    }
 
 
 @pytest.mark.parametrize(

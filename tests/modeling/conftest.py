@@ -34,6 +34,7 @@ def build_config(**overrides) -> KineTrackConfig:
     settings = {
         "backbone_config": TINY_BACKBONE,
         "hidden_size": 8,
+        "motion_channels": 4,
         "embedding_size": 6,
         "num_propagation_layers": 2,
         "attention_window": None,

@@ -12,8 +12,8 @@ class Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frame, hidden, cache, scores, features):
-        output = self.model(frame, state=KineTrackState(tuple(hidden), tuple(cache), scores, features))
+    def forward(self, frame, hidden, cache, scores, features, motion):
+        output = self.model(frame, state=KineTrackState(tuple(hidden), tuple(cache), scores, features, motion))
         state = output.state
         return (
             output.logits,
@@ -24,11 +24,12 @@ class Step(nn.Module):
             list(state.cache),
             state.scores,
             state.features,
+            state.motion,
         )
 
 
 def flat(state):
-    return list(state.hidden), list(state.cache), state.scores, state.features
+    return list(state.hidden), list(state.cache), state.scores, state.features, state.motion
 
 
 def test_exported_step_equals_the_model_over_a_stream(make_model, make_clip):

@@ -246,20 +246,21 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
     with torch.no_grad():
         output = model(make_clip(2, 3), **all_labels())
     terms = output.loss_terms
-    assert set(terms) == {"action", "region", "group_fight", "heatmap", "box", "identity"}
-    weights = {"action": 1.0, "region": 1.0, "group_fight": 0.25, "heatmap": 0.0, "box": 3.0, "identity": 0.5}
+    assert set(terms) == {"action", "region", "attention", "group_fight", "heatmap", "box", "identity"}
+    weights = {"action": 1.0, "region": 1.0, "attention": 0.1, "group_fight": 0.25}
+    weights |= {"heatmap": 0.0, "box": 3.0, "identity": 0.5}
     assert output.loss.item() == pytest.approx(sum(weights[name] * terms[name].item() for name in terms))
 
 
 @pytest.mark.parametrize(
     ("changes", "missing"),
     [
-        ({"labels": None}, {"action", "region"}),
-        ({"labels": torch.tensor([-100, -100])}, {"action", "region"}),
+        ({"labels": None}, {"action", "region", "attention"}),
+        ({"labels": torch.tensor([-100, -100])}, {"action", "region", "attention"}),
         ({"group_labels": None}, {"group_fight"}),
         ({"group_labels": {"fight": torch.tensor([-100, -100])}}, {"group_fight"}),
-        ({"region_boxes": None}, {"region"}),
-        ({"region_boxes": torch.full((2, 3, 4), float("nan"))}, {"region"}),
+        ({"region_boxes": None}, {"region", "attention"}),
+        ({"region_boxes": torch.full((2, 3, 4), float("nan"))}, {"region", "attention"}),
         ({"frame_labels": None}, {"heatmap", "box", "identity"}),
         ({"frame_labels": [[None] * 3] * 2}, {"heatmap", "box", "identity"}),
         ({"frame_labels": [[frame_label(), None, None], [None] * 3]}, {"identity"}),
@@ -279,7 +280,10 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
 def test_missing_labels_switch_their_terms_off(make_model, make_clip, changes, missing):
     with torch.no_grad():
         output = make_model()(make_clip(2, 3), **(all_labels() | changes))
-    assert set(output.loss_terms) == {"action", "region", "group_fight", "heatmap", "box", "identity"} - missing
+    assert (
+        set(output.loss_terms)
+        == {"action", "region", "attention", "group_fight", "heatmap", "box", "identity"} - missing
+    )
     assert output.loss.isfinite()
 
 
@@ -346,10 +350,10 @@ def test_backbone_statistics_stay_frozen_in_training(make_model, make_clip):
 
 
 def test_a_few_steps_of_training_lower_the_loss(make_model, make_clip):
-    model = make_model(dtype=torch.float32, classifier_dropout=0.0).train()
+    model = make_model(dtype=torch.float32, classifier_dropout=0.0, loss_weights={"attention": 1.0}).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     clip, losses = make_clip(2, 3, dtype=torch.float32), []
-    for _ in range(12):
+    for _ in range(25):
         output = model(clip, **all_labels())
         optimizer.zero_grad()
         output.loss.backward()

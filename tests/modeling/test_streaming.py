@@ -20,7 +20,7 @@ PER_FRAME = ("spatial_attention", "last_hidden_state", "heatmap_logits", "distan
 
 
 def tensors(state: KineTrackState) -> list[torch.Tensor]:
-    return [*state.hidden, *state.cache, state.scores, state.features]
+    return [*state.hidden, *state.cache, state.scores, state.features, state.motion]
 
 
 def run_stream(model, clip, split, **inputs):
@@ -251,7 +251,7 @@ def test_state_survives_saving_and_moving(make_model, make_clip, tmp_path):
         torch.save(tensors(state), tmp_path / "state.pt")
         loaded = torch.load(tmp_path / "state.pt")
         layers = len(state.hidden)
-        restored = KineTrackState(tuple(loaded[:layers]), tuple(loaded[layers : 2 * layers]), *loaded[-2:])
+        restored = KineTrackState(tuple(loaded[:layers]), tuple(loaded[layers : 2 * layers]), *loaded[-3:])
         assert torch.equal(model(clip[:, 3:], state=restored).logits, model(clip[:, 3:], state=state).logits)
 
 
