@@ -64,14 +64,16 @@ class TrainingStreams:
 
     def _actions(self, stream: StreamSettings) -> ActionClips:
         form = replace(ACTION_FORM, num_frames=stream.num_frames, canvas=tuple(stream.size))
-        return ActionClips(action_sources(self.settings.data.root, "train"), form, seed=self.settings.seed)
+        return ActionClips(
+            action_sources(self.settings.data.root, "train", self.settings.data.cache), form, seed=self.settings.seed
+        )
 
     @torch.inference_mode()
     def evaluate(self, model) -> dict[str, float]:
         """Accuracy of actions and groups on the dev clips, whole clips at the model's frame rate."""
         model.eval()
         form = evaluation_form(replace(ACTION_FORM, num_frames=16), (256, 320), model.config.frame_rate)
-        clips = ActionClips(action_sources(self.settings.data.root, "dev"), form, train=False)
+        clips = ActionClips(action_sources(self.settings.data.root, "dev", self.settings.data.cache), form, train=False)
         hits: dict[str, list[float]] = {}
         for batch in DataLoader(clips, batch_size=4, collate_fn=collate):
             inputs = {

@@ -1,11 +1,11 @@
 """What changes between neighbouring frames: differences of stride-8 features, brought to the stride-16 grid.
 
-    r_t = norm(W_r C_t)        d_t = r_t - r_{t-1},  d_1 = 0        F_t <- F_t + W_o G(d_t)
+    r_t = norm(W_r C_t)        d_t = r_t - r_{t-1},  d_1 = 0        F_t <- F_t + g * W_o G(d_t)
 
-C is the backbone's stride-8 map and G two small convolutions. Features learned from still pictures hold almost no
-motion, and the recurrence over F sees it only after a stride of 16; a difference keeps nothing of a still scene, so
-what is learned from it is not the place. (An addition to arXiv 2507.22421, after the temporal differences of
-arXiv 2012.10071.)
+C is the backbone's stride-8 map, G two small convolutions, and g (D,) a learned gain that starts small. Features
+learned from still pictures hold almost no motion, and the recurrence over F sees it only after a stride of 16; a
+difference keeps nothing of a still scene, so what is learned from it is not the place. (An addition to
+arXiv 2507.22421, after the temporal differences of arXiv 2012.10071.)
 """
 
 import torch
@@ -17,7 +17,7 @@ from ..modeling.propagation_kinetrack import keep_last_valid
 
 
 class MotionEncoder(nn.Module):
-    """Frame differences (see the module's equation); starts as no change to F.
+    """Frame differences (see the module's equation).
 
     Args:
         config: `KineTrackConfig`; `config.motion_channels` is M.
@@ -32,6 +32,7 @@ class MotionEncoder(nn.Module):
         self.downsample = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
         self.mix = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.output = nn.Conv2d(2 * channels, config.hidden_size, 1)  # W_o
+        self.gain = nn.Parameter(torch.full((config.hidden_size,), 0.1))  # g
 
     def forward(
         self,
@@ -62,4 +63,4 @@ class MotionEncoder(nn.Module):
         difference = (sequence[:, 1:] - sequence[:, :-1]).flatten(0, 1)  # (BT, M, H/8, W/8)
         difference = difference.contiguous(memory_format=torch.channels_last)
         moving = F.relu(self.mix(F.relu(self.downsample(difference))))  # (BT, 2M, H/16, W/16)
-        return self.output(moving), keep_last_valid(sequence, 1, frame_mask).squeeze(1)
+        return self.output(moving) * self.gain[:, None, None], keep_last_valid(sequence, 1, frame_mask).squeeze(1)

@@ -114,8 +114,7 @@ class KineTrackPreTrainedModel(PreTrainedModel):
                 if gate is not None:
                     init.copy_(gate.bias, torch.linspace(-3.0, 1.0, gate.bias.numel(), device=gate.bias.device))
         elif isinstance(module, MotionEncoder):
-            init.zeros_(module.output.weight)
-            init.zeros_(module.output.bias)
+            init.constant_(module.gain, 0.1)
         elif isinstance(module, TrackingHead):
             init.zeros_(module.attention_gain)
             init.constant_(module.heatmap.bias, -math.log(99.0))  # a prior of one cell in a hundred (RetinaNet)

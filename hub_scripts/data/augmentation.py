@@ -6,7 +6,7 @@ normalisation are all affine in RGB, so their product is a single 3x3 matrix wit
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ class ClipForm:
         hue: Largest turn, as a share of the full circle.
         grayscale: Probability of dropping colour.
         reverse: Probability of playing backwards. No for actions: sitting down is not standing up.
+        mosaic: Probability of four clips in one, each in a quarter of the canvas and at half the scale.
+        backdrop: Probability of putting a still of another clip behind the actor.
         min_visible: Boxes of which less than this share of the area lies in the window are ignored.
         min_size: So are boxes lower or narrower than this after scaling.
         image_mean, image_std: Normalisation, of pixels in 0..1.
@@ -51,6 +53,8 @@ class ClipForm:
     hue: float = 0.03
     grayscale: float = 0.05
     reverse: float = 0.0
+    mosaic: float = 0.0
+    backdrop: float = 0.0
     min_visible: float = 0.25
     min_size: float = 4.0
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -65,6 +69,13 @@ class ClipForm:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name}={(low, high)}: expected (low, high) with 0 < low <= high.")
+
+    def quarter(self) -> "ClipForm":
+        """The form of one of the four clips of a mosaic."""
+        half = tuple(side // 2 for side in self.canvas)
+        if any(side % 32 for side in half):
+            raise ValueError(f"canvas={self.canvas}: a mosaic needs sides that are multiples of 64.")
+        return replace(self, canvas=half, scale=(self.scale[0] / 2, self.scale[1] / 2), mosaic=0.0)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ class _Clips(Dataset):
             raise IndexError(f"index {index} is out of range for {len(self)} clips")
         return int(epoch), int(index)
 
-    def _sample(self, source: ClipSource, frames: np.ndarray, focus, rng: np.random.Generator) -> dict:
-        form, store = self.form, source.frames
+    def _sample(self, form: ClipForm, source: ClipSource, frames: np.ndarray, focus, rng: np.random.Generator) -> dict:
+        store = source.frames
         if self.train:
             window = draw_window(form, rng, store.height, store.width, focus)
         else:
@@ -81,7 +81,7 @@ class _Clips(Dataset):
             moved = window.map_boxes(source.actor[frames])  # (t, 4)
             moved[~(window.visible_share(moved) >= form.min_visible)] = np.nan
             region[: len(frames)] = moved
-        labels = [self._frame_labels(source, frame, window) for frame in frames]
+        labels = [self._frame_labels(form, source, frame, window) for frame in frames]
         return {
             "pixel_values_videos": pixels,
             "frame_mask": frame_mask,
@@ -93,14 +93,15 @@ class _Clips(Dataset):
             "names": f"{source.name}:{frames[0] + 1}-{frames[-1] + 1}",
         }
 
-    def _frame_labels(self, source: ClipSource, frame: int, window) -> dict | None:
+    @staticmethod
+    def _frame_labels(form: ClipForm, source: ClipSource, frame: int, window) -> dict | None:
         if source.boxes is None:
             return None
         rows = source.boxes.at(int(frame))
         moved = window.map_boxes(rows.xyxy)
         share = window.visible_share(moved)
-        ignore = rows.ignore | (share < self.form.min_visible)
-        ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < self.form.min_size
+        ignore = rows.ignore | (share < form.min_visible)
+        ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < form.min_size
         kept = share > 0
         return {
             "boxes": torch.from_numpy(moved[kept]),
@@ -114,6 +115,44 @@ class _Clips(Dataset):
         """One of `(N, 4)` boxes, or None for any place; always two draws, so that all else stays the same."""
         lucky, choice = rng.random() < self.form.focus, rng.random()
         return boxes[int(choice * len(boxes))] if lucky and len(boxes) else None
+
+
+def join_mosaic(parts: Sequence[dict]) -> dict:
+    """Four clips in the quarters of one canvas: top left, top right, bottom left, bottom right.
+
+    A box whose centre lies beyond its own quarter is not where it is labelled: it is ignored, cut to the quarter.
+
+    Args:
+        parts: Samples without action labels, of equal form `(T, 3, h, w)`.
+
+    Returns:
+        A sample of form `(T, 3, 2h, 2w)`.
+    """
+    pixels = [part["pixel_values_videos"] for part in parts]
+    height, width = pixels[0].shape[-2:]
+    shifts = [torch.tensor([x, y, x, y]) for y in (0, height) for x in (0, width)]
+    limit = torch.tensor([width, height, width, height])
+    labels = []
+    for moment in zip(*(part["frame_labels"] for part in parts), strict=True):
+        merged: dict[str, list] = {name: [] for name in moment[0]}
+        for frame, shift in zip(moment, shifts, strict=True):
+            boxes = frame["boxes"]
+            centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+            outside = ~((centre >= 0) & (centre < limit[:2])).all(1)
+            boxes = torch.where(outside[:, None], boxes.clamp(min=0).minimum(limit), boxes) + shift
+            changed = {"boxes": boxes, "ignore": frame["ignore"] | outside}
+            changed["track_ids"] = torch.where(outside, -1, frame["track_ids"])
+            for name, values in (frame | changed).items():
+                merged[name].append(values)
+        labels.append({name: torch.cat(values) for name, values in merged.items()})
+    first = parts[0]
+    return first | {
+        "pixel_values_videos": torch.cat((torch.cat(pixels[:2], -1), torch.cat(pixels[2:], -1)), -2),
+        "pixel_mask": torch.ones(2 * height, 2 * width, dtype=torch.bool),
+        "frame_mask": first["frame_mask"],
+        "frame_labels": labels,
+        "names": " + ".join(part["names"] for part in parts),
+    }
 
 
 class MotClips(_Clips):
@@ -152,18 +191,26 @@ class MotClips(_Clips):
     def __getitem__(self, item: int | tuple[int, int]) -> dict:
         epoch, index = self._key(item)
         rng = self._rng(epoch, index)
-        number, begin = self.anchors[index]
-        source, form = self.sources[number], self.form
         if not self.train:
+            number, begin = self.anchors[index]
+            source = self.sources[number]
             centre = min(begin + self.anchor_stride / 2, source.stop - 1)
-            frames = centred_frames(form, source.first, source.stop, source.frames.frame_rate, centre)
-            return self._sample(source, frames, None, rng)
+            frames = centred_frames(self.form, source.first, source.stop, source.frames.frame_rate, centre)
+            return self._sample(self.form, source, frames, None, rng)
+        if rng.random() >= self.form.mosaic:
+            return self._draw(self.form, index, rng)
+        others = rng.integers(0, len(self), 3)
+        return join_mosaic([self._draw(self.form.quarter(), int(place), rng) for place in (index, *others)])
+
+    def _draw(self, form: ClipForm, index: int, rng: np.random.Generator) -> dict:
+        number, begin = self.anchors[index]
+        source = self.sources[number]
         anchor = int(rng.integers(begin, min(begin + self.anchor_stride, source.stop)))
         frames = draw_frames(form, rng, source.first, source.stop, source.frames.frame_rate, anchor)
         if len(frames) < form.num_frames:  # a very short sequence is played to and fro
             frames = np.pad(frames, (0, form.num_frames - len(frames)), mode="reflect" if len(frames) > 1 else "edge")
         rows = source.boxes.at(int(frames[len(frames) // 2]))
-        return self._sample(source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
+        return self._sample(form, source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
 
 
 class ActionClips(_Clips):
@@ -189,9 +236,28 @@ class ActionClips(_Clips):
         source, form = self.sources[index], self.form
         rate = source.frames.frame_rate
         if not self.train:
-            return self._sample(source, centred_frames(form, source.first, source.stop, rate), None, rng)
+            return self._sample(form, source, centred_frames(form, source.first, source.stop, rate), None, rng)
         frames = draw_frames(form, rng, source.first, source.stop, rate)
-        return self._sample(source, frames, self._draw_focus(self._extent(source, frames), rng), rng)
+        sample = self._sample(form, source, frames, self._draw_focus(self._extent(source, frames), rng), rng)
+        if source.actor is not None and rng.random() < form.backdrop:
+            self._put_backdrop(sample, self.sources[int(rng.integers(len(self.sources)))], rng)
+        return sample
+
+    def _put_backdrop(self, sample: dict, other: ClipSource, rng: np.random.Generator) -> None:
+        """Replaces all but the actor by one frame of another clip, so that the place tells nothing of the action."""
+        frame = draw_frames(self.form, rng, other.first, other.stop, other.frames.frame_rate)[:1]
+        still = self._sample(self.form, other, frame, None, rng)["pixel_values_videos"][0]  # (3, H, W)
+        boxes = sample["region_boxes"]
+        if not boxes.isfinite().all():
+            return  # in a frame without a box nothing says where the actor is
+        margin = 0.15 * (boxes[:, 2:] - boxes[:, :2])
+        left, top, right, bottom = torch.cat((boxes[:, :2] - margin, boxes[:, 2:] + margin), 1)[..., None].unbind(1)
+        rows, columns = (torch.arange(side) + 0.5 for side in self.form.canvas)
+        inside = ((rows > top) & (rows < bottom))[:, :, None] & ((columns > left) & (columns < right))[:, None]
+        shown = inside | ~sample["pixel_mask"]  # (T, H, W)
+        sample["pixel_values_videos"] = torch.where(shown[:, None], sample["pixel_values_videos"], still)
+        # Whoever stands in the backdrop is not labelled.
+        sample["frame_labels"] = [None] * self.form.num_frames
 
     @staticmethod
     def _extent(source: ClipSource, frames: np.ndarray) -> np.ndarray:
@@ -206,8 +272,8 @@ class ActionClips(_Clips):
         return np.concatenate((boxes[:, :2].min(0), boxes[:, 2:].max(0)))[None] if len(boxes) else boxes
 
 
-MOT_FORM = ClipForm(reverse=0.3)
-ACTION_FORM = ClipForm(canvas=(224, 288), frame_rate=(6.0, 15.0), scale=(0.75, 1.35), fit=True, focus=0.9)
+MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4)
+ACTION_FORM = ClipForm(canvas=(224, 288), frame_rate=(6.0, 15.0), scale=(0.75, 1.35), fit=True, focus=0.9, backdrop=0.3)
 
 
 def evaluation_form(form: ClipForm, canvas: tuple[int, int] = (352, 640), frame_rate: float = 12.5) -> ClipForm:
