@@ -108,8 +108,10 @@ class KineTrackPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         if isinstance(module, TemporalPropagation):
             # The convolution over time starts as the identity, and memories from about one to twenty frames long.
-            init.zeros_(module.temporal_weight)
-            init.ones_(module.temporal_weight[-1])
+            # One call for the whole tensor: `init` leaves loaded tensors alone, but does not know a slice of one.
+            identity = torch.zeros_like(module.temporal_weight)
+            identity[-1] = 1
+            init.copy_(module.temporal_weight, identity)
             for gate in (module.gate, module.backward_gate):
                 if gate is not None:
                     init.copy_(gate.bias, torch.linspace(-3.0, 1.0, gate.bias.numel(), device=gate.bias.device))
@@ -150,7 +152,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         super().__init__(config)
         self.with_pyramid = with_pyramid
         self.encoder = SpatialEncoder(config, with_pyramid)
-        fine_channels = self.encoder.backbone.channels[0]
+        fine_channels = self.encoder.channels[0]
         self.motion = MotionEncoder(config, fine_channels) if config.motion_channels else None
         self.propagation = nn.ModuleList([TemporalPropagation(config) for _ in range(config.num_propagation_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
