@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .drawing import ATTENTION_FULL, identity_color, overlay_attention, text_color
-from .results import UNCERTAIN, VideoAnalysis
+from .findings_kinetrack import UNCERTAIN
+from .results import VideoAnalysis
 
 _WIDTH = 14.0  # inches, at 100 dots each
 _MAX_LANES = 30
