@@ -32,6 +32,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class PipelineTasks(dict):
+    """The tasks of `config.custom_pipelines`, of which the first is the one meant when none is named.
+
+    Transformers infers the task of a model only when `len(custom_pipelines) == 1`, yet uses a model's own class for a
+    task only when that task is listed, too. So this mapping holds every task and counts as one.
+    """
+
+    def __len__(self) -> int:
+        return min(1, super().__len__())
+
+
 @strict
 class KineTrackConfig(PreTrainedConfig):
     r"""
@@ -164,6 +175,8 @@ class KineTrackConfig(PreTrainedConfig):
             raise ValueError(f"`loss_weights` has unknown terms {sorted(unknown)}; known are {sorted(weights)}.")
         self.loss_weights = weights | (self.loss_weights or {})
         super().__post_init__(**kwargs)
+        if getattr(self, "custom_pipelines", None):
+            self.custom_pipelines = PipelineTasks(self.custom_pipelines)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {name: index for index, name in self.id2label.items()}
 

@@ -1,7 +1,7 @@
-"""Makes Transformers' Auto classes know KineTrack, without loading them before somebody does.
+"""Makes Transformers' Auto classes and pipelines know KineTrack, without loading them before somebody does.
 
 `AutoConfig.register` and its kin need the classes themselves, and those need PyTorch: seconds that `kinetrack --help`
-should not cost. So the registration waits until Transformers' Auto modules are imported. They, KineTrack's own three
+should not cost. So the registration waits until Transformers' own modules are imported. They, KineTrack's own four
 modules and `modeling_utils` import each other in many orders, some of them circular; registering only while none of
 them is half-way through its import makes every order work.
 """
@@ -33,6 +33,34 @@ def _register_video_processor(auto: ModuleType, ours: ModuleType) -> None:
     auto.AutoVideoProcessor.register(config, ours.KineTrackVideoProcessor, exist_ok=True)
 
 
+def _register_pipelines(pipelines: ModuleType, ours: ModuleType) -> None:
+    auto = import_module("transformers.models.auto.modeling_auto")
+    pipelines.PIPELINE_REGISTRY.register_pipeline(
+        "video-analysis", pipeline_class=ours.VideoAnalysisPipeline, pt_model=auto.AutoModel, type="video"
+    )
+    # A task has one class in the registry, whatever the model. All other models keep the one they had.
+    task = pipelines.PIPELINE_REGISTRY.supported_tasks["video-classification"]
+    task["impl"] = _by_model(ours.KineTrackVideoClassificationPipeline, _stock_class(task["impl"]))
+
+
+def _stock_class(impl: type | str) -> type:
+    """The class that a task names, which newer Transformers do by a dotted path."""
+    if not isinstance(impl, str):
+        return impl
+    module, _, name = impl.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _by_model(ours: type, stock: type) -> type:
+    class VideoClassificationByModel(stock):
+        """Makes KineTrack's pipeline for KineTrack's models and the one that was there before for all others."""
+
+        def __new__(cls, model, *args, **kwargs):
+            return (ours if model.config.model_type == "kinetrack" else stock)(model, *args, **kwargs)
+
+    return VideoClassificationByModel
+
+
 # Transformers' module -> KineTrack's module and what to do once both are there.
 _REGISTRATIONS = {
     "transformers.models.auto.configuration_auto": (
@@ -44,6 +72,7 @@ _REGISTRATIONS = {
         f"{_PACKAGE}.processing.video_processing_kinetrack",
         _register_video_processor,
     ),
+    "transformers.pipelines": (f"{_PACKAGE}.processing.pipeline_kinetrack", _register_pipelines),
 }
 
 

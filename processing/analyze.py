@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from .describing_kinetrack import ASSUMED_FRAME_RATE, describe_frames, describe_model, describe_settings, source_name
 from .loading import DEFAULT_MODEL, load_model
 from .recording import AnalysisRecorder
 from .results import VideoAnalysis
@@ -175,18 +175,6 @@ def source_stem(source) -> str:
     return stem if stem.strip(". ") else "video"
 
 
-def source_name(source) -> str:
-    """File name of a video; "video" for bytes and frames."""
-    if hasattr(source, "read"):
-        source = source.name if isinstance(getattr(source, "name", None), str) else "video"
-    if not isinstance(source, str | os.PathLike):
-        return "video"
-    text = os.fspath(source)
-    if "://" in text:
-        return PurePosixPath(unquote(urlsplit(text).path)).name or "video"
-    return Path(text).name or Path(text).resolve().name or "video"
-
-
 def _analyze_into(source, folder: Path | None, network, name: str, fps, video: bool, progress, options: dict):
     """One video to its result and, in `folder`, its files."""
     from .session_kinetrack import KineTrackSession
@@ -195,7 +183,9 @@ def _analyze_into(source, folder: Path | None, network, name: str, fps, video: b
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(_open_source(source, fps))
         described = describe_model(name, session.model.config, options["task"])
-        recorder = AnalysisRecorder(opened.description, described, _settings(session, fps, options))
+        recorder = AnalysisRecorder(
+            opened.description, described, describe_settings(session, options["task"], fps, options["size"])
+        )
         files = None if folder is None else stack.enter_context(ResultFolder(folder))
         report = stack.enter_context(_reporting(progress, opened.description["name"]))
         sink = None
@@ -272,15 +262,15 @@ def _open_source(source, fps: float | None) -> Iterator[_OpenedSource]:
     from .video_input_kinetrack import list_videos
 
     if isinstance(source, Iterator) and not hasattr(source, "read"):
-        yield _OpenedSource(source, _describe_frames(fps), None)
+        yield _OpenedSource(source, describe_frames(fps), None)
         return
     videos = list_videos(source)
     if len(videos) != 1:
         raise ValueError(f"`analyze` takes one video, got {len(videos)}. Call it for each, or use `analyze_videos`.")
     if videos[0].encoded is None:
-        rate, frames = fps or 25.0, videos[0].frames
+        rate, frames = fps or ASSUMED_FRAME_RATE, videos[0].frames
         times = [frame.time if isinstance(frame, VideoFrame) else i / rate for i, frame in enumerate(frames)]
-        yield _OpenedSource(videos[0].read(np.array(times)), _describe_frames(fps, len(frames)), len(frames))
+        yield _OpenedSource(videos[0].read(np.array(times)), describe_frames(fps, len(frames)), len(frames))
         return
     with _on_disk(source) as readable:
         info = probe_video(readable)
@@ -307,53 +297,6 @@ def _on_disk(source):
         shutil.copyfileobj(source, file)
         file.flush()
         yield file.name
-
-
-def _describe_frames(fps: float | None, count: int | None = None) -> dict[str, Any]:
-    rate = float(fps or 25.0)
-    return {
-        "name": "video",
-        "width": None,
-        "height": None,
-        "frame_rate": rate,
-        "duration": None if count is None else count / rate,
-        "num_frames": count,
-        "has_audio": False,
-        "codec": None,
-        "rotation": 0,
-    }
-
-
-def describe_model(name: str, config, task: str = "both") -> dict[str, Any]:
-    """What a result has to know of its model.
-
-    Args:
-        name: of the model.
-        config: its `KineTrackConfig`.
-        task: of the run; for `"tracking"` there are no actions.
-    """
-    labels = {int(index): label for index, label in config.id2label.items()}
-    with_actions = task != "tracking"
-    return {
-        "name": name,
-        "trained": bool(config.trained),
-        "actions": [labels[index] for index in sorted(labels)] if with_actions else [],
-        "groups": {group: list(names) for group, names in (config.label_groups or {}).items()} if with_actions else {},
-        "object_classes": list(config.object_classes),
-        "action_threshold": float(config.action_threshold),
-        "frame_rate": float(config.frame_rate),
-        "attention_window": config.attention_window,
-    }
-
-
-def _settings(session, fps: float | None, options: dict) -> dict[str, Any]:
-    return {
-        "task": options["task"],
-        "fps": fps,
-        "threshold": float(session.threshold),
-        "size": None if options["size"] is None else list(options["size"]),
-        "device": str(session.model.device),
-    }
 
 
 def _is_name(model) -> bool:

@@ -112,7 +112,7 @@ def list_videos(videos, channel_format: str | None = None) -> list[VideoSource]:
         raise TypeError(f"A video is {_KINDS}. Got {type(videos).__name__}.")
     if len(videos) == 0:
         raise ValueError(f"The list of videos or frames is empty. Give {_KINDS}.")
-    if all(_is_frame(item) for item in videos):
+    if all(is_picture(item) for item in videos):
         return [_from_frames(list(videos), channel_format)]
     return [video for item in videos for video in list_videos(item, channel_format)]
 
@@ -215,7 +215,8 @@ def _is_unit_range(arrays) -> bool:
     return bool(floats) and all(float(a.max()) <= 1 + 1e-3 for a in floats if 0 not in a.shape)
 
 
-def _is_frame(item) -> bool:
+def is_picture(item) -> bool:
+    """Whether an item of a list is one frame, so that a flat list of such items is one video."""
     if isinstance(item, (np.ndarray, torch.Tensor)):
         return item.ndim in (2, 3)
     return isinstance(item, (Image.Image, VideoFrame)) or _is_image_path(item)
