@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..processing.clip_score_kinetrack import ClipScore
 from ..processing.findings_kinetrack import ClipWindow, Observations, VideoFindings, name_action
 
 
@@ -18,11 +19,11 @@ class FindingsRecorder:
         self.source, self.model, self.settings = source, model, settings
         self._frames: list[tuple[int, float]] = []
         self._rows: list[tuple[np.ndarray, ...]] = []
-        self._windows: list[ClipWindow] = []
+        self._score = ClipScore(model["attention_window"])
         self._tick_times: list[float] = []
         self._tick_probabilities: list[np.ndarray] = []
         self._tick_attention: list[np.ndarray] = []
-        self._last_tick = None
+        self._newest_attention = None
         self._totals: dict[int, tuple[np.ndarray, int]] = {}  # sum of action probabilities, at how many ticks
         self._glimpses: dict[int, np.ndarray] = {}  # of tracks that have not been seen on a tick
 
@@ -66,45 +67,49 @@ class FindingsRecorder:
 
     def _add_tick(self, result) -> None:
         self._tick_times.append(result.time)
+        # References to a few small arrays, not to the frame.
+        self._score.add(result.clip_action, result.group_actions)
         if result.clip_action is not None:
             self._tick_probabilities.append(result.clip_action)
-        window = self.model["attention_window"]
-        if window is None and result.temporal_attention is not None:
-            # An endless window: what the newest tick weighs, against an even share.
-            self._tick_attention.append(result.temporal_attention[-1:] * len(self._tick_times))
-        # References to a few small arrays, not to the frame.
-        self._last_tick = (result.clip_action, dict(result.group_actions), result.temporal_attention)
-        if window is not None and len(self._tick_times) % window == 0:
-            self._close_window(window)
+        self._newest_attention = result.temporal_attention
+        if self.model["attention_window"] is None:
+            if result.temporal_attention is not None:
+                # An endless window: what the newest tick weighs, against an even share.
+                self._tick_attention.append(result.temporal_attention[-1:] * len(self._tick_times))
+        elif self._score.num_open_ticks == 0:
+            self._tick_attention += self._relative_attention(self.model["attention_window"])
 
-    def _close_window(self, ticks: int, count: bool = True) -> None:
-        """Ends a window at the last tick; `ticks` of them are new, `count` says whether it is one of the timeline."""
-        clip_action, groups, attention = self._last_tick
-        if attention is not None and self.model["attention_window"] is not None:
-            self._tick_attention.append(attention[-ticks:] * len(attention))
-        if clip_action is None or not count:
-            return
-        action, confidence = name_action(clip_action, self.model["actions"], self.model["action_threshold"])
-        self._windows.append(
-            ClipWindow(
-                start=self._tick_times[-ticks],
-                end=self._tick_times[-1],
-                action=action,
-                confidence=confidence,
-                probabilities=clip_action,
-                groups=groups,
+    def _relative_attention(self, ticks: int) -> list[np.ndarray]:
+        """What the last `ticks` ticks weigh in the newest window, against an even share; empty without attention."""
+        attention = self._newest_attention
+        return [] if attention is None else [attention[-ticks:] * len(attention)]
+
+    def _clip_actions(self) -> list[ClipWindow]:
+        """The timeline: windows by their seconds and names."""
+        found = []
+        for window in self._score.windows():
+            action, confidence = name_action(window.clip_action, self.model["actions"], self.model["action_threshold"])
+            found.append(
+                ClipWindow(
+                    start=self._tick_times[window.begin],
+                    end=self._tick_times[window.end - 1],
+                    action=action,
+                    confidence=confidence,
+                    probabilities=window.clip_action,
+                    groups=window.group_actions,
+                )
             )
-        )
+        return found
 
     def finish(self) -> VideoFindings:
         """Everything so far."""
         return VideoFindings(**self._columns())
 
     def _columns(self) -> dict:
-        window = self.model["attention_window"]
-        rest = len(self._tick_times) % window if window else len(self._tick_times)
-        if rest:
-            self._close_window(rest, count=not self._windows or window is None or rest >= window / 2)
+        rest = self._score.num_open_ticks
+        attention = self._tick_attention
+        if rest and self.model["attention_window"] is not None:
+            attention = attention + self._relative_attention(rest)
         means = {track_id: total / ticks for track_id, (total, ticks) in self._totals.items()}
         return {
             "source": self.source,
@@ -113,14 +118,14 @@ class FindingsRecorder:
             "frame_indices": np.array([index for index, _ in self._frames], np.int64),
             "times": np.array([time for _, time in self._frames], np.float64),
             "observations": _join(self._rows),
-            "clip_actions": self._windows,
+            "clip_actions": self._clip_actions(),
             "tick_times": np.array(self._tick_times, np.float64),
             "tick_probabilities": (
                 np.stack(self._tick_probabilities)
                 if self._tick_probabilities
                 else np.zeros((len(self._tick_times), 0), np.float32)
             ),
-            "tick_attention": np.concatenate(self._tick_attention) if self._tick_attention else np.zeros(0),
+            "tick_attention": np.concatenate(attention) if attention else np.zeros(0),
             "track_probabilities": means | self._glimpses,
         }
 
