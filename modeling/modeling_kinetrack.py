@@ -1,13 +1,11 @@
 """The KineTrack models: frames in, actions, detections and a streaming state out (arXiv 2507.22421, Section 3)."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from ..configuration.configuration_kinetrack import KineTrackConfig
 from ..modeling.attention_kinetrack import AttentionMemory, HierarchicalAttention, cell_overlap
@@ -15,81 +13,8 @@ from ..modeling.difference_kinetrack import MotionEncoder
 from ..modeling.encoder_kinetrack import ChannelNorm, SpatialEncoder
 from ..modeling.heads_kinetrack import ActionHead, TrackingHead
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
+from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
 from ..modeling.propagation_kinetrack import TemporalPropagation
-
-
-@dataclass
-class KineTrackState(ModelOutput):
-    """All a stream carries from frame to frame; its size does not depend on how many frames were seen.
-
-    Attributes:
-        hidden (`tuple` of `num_propagation_layers` tensors `(B, H/16, W/16, D)`): h of every propagation block.
-        cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
-        scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
-        features (`(B, W, D)`): likewise.
-        motion (`(B, M, H/8, W/8)`, *optional*): reduced features of the last frame, for the next difference.
-    """
-
-    hidden: tuple[torch.Tensor, ...] | None = None
-    cache: tuple[torch.Tensor, ...] | None = None
-    scores: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-    motion: torch.Tensor | None = None
-
-
-@dataclass
-class KineTrackModelOutput(ModelOutput):
-    """Output of `KineTrackModel`.
-
-    Attributes:
-        last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
-        pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
-        pooler_output (`(B, D)`): R, the representation seen from the last valid frame.
-        spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
-        temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
-        state (`KineTrackState`): for the next chunk of the stream.
-        hidden_states (`tuple`, *optional*): F before and after every propagation block.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    pyramid_features: torch.Tensor | None = None
-    pooler_output: torch.Tensor | None = None
-    spatial_attention: torch.Tensor | None = None
-    temporal_attention: torch.Tensor | None = None
-    state: KineTrackState | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class KineTrackOutput(ModelOutput):
-    """Output of the models with heads; what a model has no head for is None.
-
-    Attributes:
-        loss (scalar, *optional*): the weighted sum of `loss_terms`, where labels were given.
-        logits (`(B, num_labels)`): primary action group.
-        group_logits (`dict` of `(B, n)`): further label groups.
-        region_logits (`(B, num_labels)`): actions within `region_boxes`, where those were given.
-        heatmap_logits (`(B, T, C, H/8, W/8)`): object centres by class.
-        distances (`(B, T, 4, H/8, W/8)`): pixels of the model input from cell centre to left, top, right, bottom.
-        embeddings (`(B, T, E, H/8, W/8)`): identity, of unit length.
-        loss_terms (`dict` of scalars): those of action, region, group_<name>, heatmap, box, identity that had labels.
-
-    The others are as in `KineTrackModelOutput`.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    group_logits: dict[str, torch.Tensor] | None = None
-    region_logits: torch.Tensor | None = None
-    heatmap_logits: torch.Tensor | None = None
-    distances: torch.Tensor | None = None
-    embeddings: torch.Tensor | None = None
-    spatial_attention: torch.Tensor | None = None
-    temporal_attention: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    state: KineTrackState | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    loss_terms: dict[str, torch.Tensor] | None = None
 
 
 class KineTrackPreTrainedModel(PreTrainedModel):
@@ -99,7 +24,7 @@ class KineTrackPreTrainedModel(PreTrainedModel):
     base_model_prefix = "kinetrack"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     _no_split_modules = ["SpatialEncoder", "TemporalPropagation"]
 
     @torch.no_grad()
@@ -166,6 +91,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         pixel_mask: torch.Tensor | None = None,
         state: KineTrackState | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> KineTrackModelOutput | tuple:
         """Runs a clip, or continues a stream.
@@ -176,6 +102,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             pixel_mask: (B, H, W), True for pixels of the frame, which are top left. None: all.
             state: of the earlier part of the same stream.
             output_hidden_states: whether `hidden_states` are wanted.
+            output_attentions: whether alpha and beta, which always are in the output, are wanted as `attentions` too.
             return_dict: False for a tuple.
 
         Raises:
@@ -190,6 +117,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
             frames = frames * pixel_mask[:, None, None].to(frames.dtype)
         if frame_mask is not None:
             frames = frames * frame_mask[:, :, None, None, None].to(frames.dtype)
+        if self.encoder.gradient_checkpointing and self.training and not frames.requires_grad:
+            frames = frames.detach().requires_grad_()  # reentrant checkpoints pass gradients only to such inputs
         features, pyramid, fine = self.encoder(frames.flatten(0, 1))
         motion_memory = None
         if self.motion is not None:
@@ -199,16 +128,21 @@ class KineTrackModel(KineTrackPreTrainedModel):
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
 
-        overlap = self.valid_overlap(pixel_mask, batch, height, width).to(features.dtype)  # (B, 1, H16, W16)
-        cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1)
-        hidden, cache, hidden_states = [], [], [features]
+        overlap = self.valid_overlap(pixel_mask, batch, height, width, features.device).to(features.dtype)
+        cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1), of overlap (B, 1, H16, W16)
+        hidden, cache, hidden_states = [], [], []
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_hidden_states:
+            features = _keep(features, hidden_states)
         for index, block in enumerate(self.propagation):
             past = None if state is None else (state.hidden[index], state.cache[index])
             features, (new_hidden, new_cache) = block(features, cell_mask, frame_mask, past)
             # Both are views; kept as such, they would keep the whole clip's features in memory.
             hidden.append(new_hidden if length == 1 else new_hidden.clone())
             cache.append(new_cache if length == 1 else new_cache.clone())
-            hidden_states.append(features)
+            if output_hidden_states:
+                features = _keep(features, hidden_states)
         features = self.norm(features)
 
         alpha, pooled, scores = self.attention.attend_space(
@@ -227,20 +161,26 @@ class KineTrackModel(KineTrackPreTrainedModel):
             spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
             temporal_attention=beta,
             state=KineTrackState(tuple(hidden), tuple(cache), memory.scores, memory.features, motion_memory),
-            hidden_states=(
-                tuple(states.permute(0, 1, 4, 2, 3) for states in hidden_states)
-                if (self.config.output_hidden_states if output_hidden_states is None else output_hidden_states)
-                else None
-            ),
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
         )
+        if self.config.output_attentions if output_attentions is None else output_attentions:
+            output.attentions = (output.spatial_attention, output.temporal_attention)
         return output if _wants_dict(self.config, return_dict) else output.to_tuple()
 
-    def valid_overlap(self, pixel_mask: torch.Tensor | None, batch: int, height: int, width: int) -> torch.Tensor:
+    def valid_overlap(
+        self, pixel_mask: torch.Tensor | None, batch: int, height: int, width: int, device: torch.device
+    ) -> torch.Tensor:
         """Fraction of every stride-16 cell that shows the frame: (B, 1, H/16, W/16)."""
-        return self.region_overlap(pixel_mask, None, batch, height, width)
+        return self.region_overlap(pixel_mask, None, batch, height, width, device)
 
     def region_overlap(
-        self, pixel_mask: torch.Tensor | None, boxes: torch.Tensor | None, batch: int, height: int, width: int
+        self,
+        pixel_mask: torch.Tensor | None,
+        boxes: torch.Tensor | None,
+        batch: int,
+        height: int,
+        width: int,
+        device: torch.device,
     ) -> torch.Tensor:
         """Overlap of stride-16 cells with boxes cut to the valid area, or with that area when boxes is None.
 
@@ -250,13 +190,14 @@ class KineTrackModel(KineTrackPreTrainedModel):
             batch: B.
             height: H of the model input.
             width: W of the model input.
+            device: of the features; the model's own is none when its weights are offloaded.
 
         Returns:
             (B, R, H/16, W/16), R = 1 without boxes; zero for boxes outside or not finite.
         """
         stride = self.config.feature_stride
         if pixel_mask is None:
-            extent = torch.tensor([[width, height]], device=self.device, dtype=torch.float32).expand(batch, 2)
+            extent = torch.tensor([[width, height]], device=device, dtype=torch.float32).expand(batch, 2)
         else:
             extent = torch.stack([pixel_mask.any(1).sum(-1), pixel_mask.any(2).sum(-1)], dim=-1).float()  # (B, 2)
         area = torch.cat([torch.zeros_like(extent), extent], dim=-1).unsqueeze(1)  # (B, 1, 4)
@@ -281,7 +222,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
             Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D).
         """
         height, width = (side * self.config.feature_stride for side in features.shape[-2:])
-        overlap = self.region_overlap(pixel_mask, boxes, features.shape[0], height, width).to(features.dtype)
+        overlap = self.region_overlap(
+            pixel_mask, boxes, features.shape[0], height, width, features.device
+        ).to(features.dtype)
         _, pooled, scores = self.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
         return scores, pooled
 
@@ -346,6 +289,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         region_boxes: torch.Tensor | None = None,
         frame_labels: list[list[dict | None]] | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> KineTrackOutput | tuple:
         """Runs a clip, or continues a stream, through encoder, propagation, attention and heads in one pass.
@@ -361,6 +305,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
                 `region_logits` are its actions; with `labels`, they are learned as well.
             frame_labels: see `tracking_losses`.
             output_hidden_states: whether `hidden_states` are wanted.
+            output_attentions: whether alpha and beta, which always are in the output, are wanted as `attentions` too.
             return_dict: False for a tuple.
 
         Raises:
@@ -368,7 +313,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         """
         frame_mask, pixel_mask = _as_bool(frame_mask), _as_bool(pixel_mask)
         base = self.kinetrack(
-            pixel_values_videos, frame_mask, pixel_mask, state, output_hidden_states=output_hidden_states
+            pixel_values_videos, frame_mask, pixel_mask, state, output_hidden_states, output_attentions, True
         )
         output = KineTrackOutput(
             spatial_attention=base.spatial_attention,
@@ -376,6 +321,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
             last_hidden_state=base.last_hidden_state,
             state=base.state,
             hidden_states=base.hidden_states,
+            attentions=base.attentions,
         )
         terms = {}
         if self.action_head is not None:
@@ -428,7 +374,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         """-log of the share of alpha that lies in the labelled actor's box, averaged over the frames that have one."""
         alpha = base.spatial_attention  # (B, T, H16, W16)
         height, width = (side * self.config.feature_stride for side in alpha.shape[-2:])
-        overlap = self.kinetrack.region_overlap(pixel_mask, boxes, len(alpha), height, width)
+        overlap = self.kinetrack.region_overlap(pixel_mask, boxes, len(alpha), height, width, alpha.device)
         inside = (overlap.flatten(2).amax(-1) > 0) & labelled[:, None].to(overlap.device)  # (B, T)
         if not inside.any():
             return None
@@ -437,7 +383,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
 
     def _detect(self, base, pixel_mask, shape):
         batch, length, _, height, width = shape
-        overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width)  # (B, 1, H16, W16)
+        overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width, base.last_hidden_state.device)
         cell_mask = (overlap > 0).to(base.last_hidden_state.dtype).repeat_interleave(length, dim=0)
         maps = self.tracking_head(
             base.pyramid_features.flatten(0, 1),
@@ -468,12 +414,15 @@ class KineTrackForVideoClassification(_KineTrackWithHeads):
     """KineTrack with the action head only; the stride-8 maps are never computed."""
 
     has_tracking_head = False
+    # A checkpoint with both heads is a good one for this model: no report of what it leaves out.
+    _keys_to_ignore_on_load_unexpected = [r"^tracking_head\.", r"\.encoder\.(fine_lateral|smooth_pyramid)\."]
 
 
 class KineTrackForObjectTracking(_KineTrackWithHeads):
     """KineTrack with the tracking head only."""
 
     has_action_head = False
+    _keys_to_ignore_on_load_unexpected = [r"^action_head\."]
 
 
 class KineTrackForVideoAnalysis(_KineTrackWithHeads):
@@ -483,6 +432,12 @@ class KineTrackForVideoAnalysis(_KineTrackWithHeads):
         self.has_action_head = config.classification_head
         self.has_tracking_head = config.tracking_head
         super().__init__(config)
+
+
+def _keep(features, hidden_states):
+    """Appends F (B, T, H, W, D) as (B, T, D, H, W) and returns a view of that, so gradients pass through what is kept."""
+    hidden_states.append(features.permute(0, 1, 4, 2, 3))
+    return hidden_states[-1].permute(0, 1, 3, 4, 2)
 
 
 def _as_bool(mask):

@@ -99,6 +99,7 @@ def test_unknown_name_is_an_attribute_error():
         "import kinetrack; from transformers import pipeline, AutoModel",
         "from transformers import AutoModel, AutoVideoProcessor; import kinetrack",
         "from kinetrack.modeling.modeling_kinetrack import KineTrackModel",
+        "from kinetrack.processing.pipeline_kinetrack import VideoAnalysisPipeline",
     ],
 )
 def test_auto_classes_know_kinetrack_in_any_import_order(first_imports):
@@ -113,6 +114,11 @@ def test_auto_classes_know_kinetrack_in_any_import_order(first_imports):
         "assert MODEL_MAPPING[config] is kinetrack.KineTrackForVideoAnalysis\n"
         "assert MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING[config] is kinetrack.KineTrackForVideoClassification\n"
         "assert 'KineTrackVideoProcessor' in str(VIDEO_PROCESSOR_MAPPING[config])\n"
+        "from transformers.pipelines import PIPELINE_REGISTRY, VideoClassificationPipeline\n"
+        "task = PIPELINE_REGISTRY.check_task('video-analysis')[1]\n"
+        "assert task['impl'].__module__ == 'kinetrack.processing.pipeline_kinetrack' and task['pt'] == (AutoModel,)\n"
+        "task = PIPELINE_REGISTRY.check_task('video-classification')[1]\n"
+        "assert issubclass(task['impl'], VideoClassificationPipeline)\n"
         "import sys; assert not [f for f in sys.meta_path if type(f).__name__ == '_ImportWatcher']\n"
     )
     assert result.returncode == 0, result.stderr
