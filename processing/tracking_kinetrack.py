@@ -69,6 +69,7 @@ class TrackTable:
     mean: np.ndarray  # (M, 8)
     covariance: np.ndarray  # (M, 3, 4)
     seen: np.ndarray  # (M,) seconds, time of the last observation
+    sure: np.ndarray  # (M,) seconds, time of the last observation with a high score
     hits: np.ndarray  # (M,) int64, observations so far
     misses: np.ndarray  # (M,) int64, frames since the last observation
     embedding: np.ndarray  # (M, E) float32, zero rows where no embedding was given
@@ -77,7 +78,7 @@ class TrackTable:
     def empty(cls, embedding_size: int = 0) -> "TrackTable":
         """A table without rows."""
         whole = np.zeros(0, np.int64)
-        places = np.zeros((0, 8)), np.zeros((0, 3, 4)), np.zeros(0)
+        places = np.zeros((0, 8)), np.zeros((0, 3, 4)), np.zeros(0), np.zeros(0)
         return cls(whole, whole, *places, whole, whole, np.zeros((0, embedding_size), np.float32))
 
     def __len__(self) -> int:
@@ -119,6 +120,8 @@ class KineTracker:
         max_appearance_distance: cosine distance (0 to 2) up to which looks alone may re-identify a track.
         embedding_momentum: weight of the past in a track's mean embedding.
         max_lost_seconds: how long a lost track is kept.
+        max_unsure_seconds: how long detections below `high_threshold` alone may carry a track. They are there to bridge
+            an occlusion; without an end, one confident mistake about a lamp post is followed for as long as it stands.
         max_tracks: tracks kept at most; the ones lost for longest go first.
         frame_rate: frames a second of a source that gives no times.
         motion: noise of the motion model; the defaults of `BoxMotion` when None.
@@ -140,6 +143,7 @@ class KineTracker:
         max_appearance_distance: float = 0.3,
         embedding_momentum: float = 0.9,
         max_lost_seconds: float = 1.5,
+        max_unsure_seconds: float = 2.0,
         max_tracks: int = 1000,
         frame_rate: float = 30.0,
         motion: BoxMotion | None = None,
@@ -157,10 +161,11 @@ class KineTracker:
             raise ValueError(f"low_threshold ({low_threshold}) must not exceed high_threshold ({high_threshold}).")
         if min_hits < 1 or max_tracks < 1:
             raise ValueError(f"min_hits and max_tracks must be at least 1, got {min_hits} and {max_tracks}.")
-        if not max_lost_seconds >= 0 or not frame_rate > 0:
-            raise ValueError(
-                f"max_lost_seconds must be ≥ 0 and frame_rate > 0, got {max_lost_seconds} and {frame_rate}."
-            )
+        for name, value in (("max_lost_seconds", max_lost_seconds), ("max_unsure_seconds", max_unsure_seconds)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}.")
+        if not frame_rate > 0:
+            raise ValueError(f"frame_rate must be positive, got {frame_rate}.")
         self.high_threshold = high_threshold
         self.low_threshold = low_threshold
         self.new_track_threshold = new_track_threshold
@@ -171,6 +176,7 @@ class KineTracker:
         self.max_appearance_distance = max_appearance_distance
         self.embedding_momentum = embedding_momentum
         self.max_lost_seconds = max_lost_seconds
+        self.max_unsure_seconds = max_unsure_seconds
         self.max_tracks = max_tracks
         self.frame_rate = frame_rate
         self.motion = motion or BoxMotion()
@@ -229,7 +235,8 @@ class KineTracker:
             table.embedding = np.zeros((len(table), embeddings.shape[1]), np.float32)
         table.mean, table.covariance = self.motion.predict(table.mean, table.covariance, seconds)
         table.misses = table.misses + 1
-        matched = self._associate(table, boxes, scores, classes, embeddings)  # (M,) row of the detection, -1 for none
+        # (M,) row of the detection, -1 for none
+        matched = self._associate(table, boxes, scores, classes, embeddings, now)
         self._observe(table, matched, boxes, scores, embeddings, now)
 
         free = scores >= self.new_track_threshold
@@ -301,7 +308,7 @@ class KineTracker:
             raise ValueError(f"time must move forward: got {now} s after {self._time} s. Call reset() for a new video.")
         return now, now - self._time
 
-    def _associate(self, table, boxes, scores, classes, embeddings) -> np.ndarray:
+    def _associate(self, table, boxes, scores, classes, embeddings, now) -> np.ndarray:
         """All stages; for every track the row of its detection, or -1."""
         matched = np.full(len(table), -1, np.int64)
         if not len(table) or not len(boxes):
@@ -328,7 +335,7 @@ class KineTracker:
                 distance[~near], limit = np.inf, 1.0
             settle(np.arange(len(table)), high, distance, limit)
         if len(low):
-            tracks = np.flatnonzero(matched < 0)
+            tracks = np.flatnonzero((matched < 0) & (now - table.sure <= self.max_unsure_seconds))
             iou, _ = box_overlap(predicted[tracks], boxes[low])
             settle(tracks, low, 1 - iou, 1 - self.min_iou_low)
         if looks is not None:
@@ -352,9 +359,11 @@ class KineTracker:
         table.seen[rows] = now
         table.hits[rows] += 1
         table.misses[rows] = 0
+        sure = certainty >= self.high_threshold
+        table.sure[rows[sure]] = now
         if embeddings is None:
             return
-        sure = certainty >= self.high_threshold  # a half-hidden person looks like the one in front
+        # A half-hidden person looks like the one in front, so only sure detections teach what somebody looks like.
         rows, new = rows[sure], embeddings[detections[sure]]
         old = table.embedding[rows]
         mixed = self.embedding_momentum * old + (1 - self.embedding_momentum) * new
@@ -370,6 +379,7 @@ class KineTracker:
             mean=mean,
             covariance=covariance,
             seen=np.full(count, now),
+            sure=np.full(count, now),
             hits=np.ones(count, np.int64),
             misses=np.zeros(count, np.int64),
             embedding=np.zeros((count, embedding_size), np.float32) if embeddings is None else embeddings[rows],

@@ -68,6 +68,20 @@ def test_a_low_score_continues_a_track_but_starts_none():
     assert follow(KineTracker(), scenes) == [[1, 0]] * 12
 
 
+def test_low_scores_alone_do_not_carry_a_track_for_ever():
+    tracker = KineTracker(max_unsure_seconds=1.0)
+    scenes = [see([person(100)], scores=[0.9 if t < 3 or t >= 80 else 0.3]) for t in range(90)]
+    found = follow(tracker, scenes)
+    assert found[:32] == [[1]] * 32  # three frames and a second of 30
+    assert found[34:80] == [[0]] * 46
+    assert found[-1] == [2]
+
+
+def test_an_occlusion_between_sure_sightings_is_bridged_by_low_scores():
+    scenes = [see([person(100)], scores=[0.9 if t % 40 == 0 else 0.3]) for t in range(200)]
+    assert follow(KineTracker(), scenes) == [[1]] * 200
+
+
 def test_a_score_below_everything_is_ignored():
     scenes = [see([person(0)])] * 3 + [see([person(0)], scores=[0.05])]
     assert follow(KineTracker(), scenes)[-1] == [0]
@@ -272,6 +286,7 @@ def test_arrays_handed_in_are_not_written_to():
         {"max_tracks": 0},
         {"max_lost_seconds": -1.0},
         {"max_lost_seconds": float("nan")},
+        {"max_unsure_seconds": -0.5},
         {"frame_rate": 0.0},
     ],
 )
