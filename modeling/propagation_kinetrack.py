@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def loop_scan(gate: torch.Tensor, value: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
@@ -166,7 +167,7 @@ def keep_last_valid(sequence: torch.Tensor, count: int, frame_mask: torch.Tensor
     return sequence.gather(1, index)
 
 
-class TemporalPropagation(nn.Module):
+class TemporalPropagation(GradientCheckpointingLayer):
     """One block of parallel temporal propagation with a residual connection (see the module's equations).
 
     Features are channels-last here, (B, T, H, W, D), so that all projections are plain matrix products.

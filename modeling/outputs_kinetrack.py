@@ -1,0 +1,83 @@
+"""What the KineTrack models return, and the state a stream carries."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class KineTrackState(ModelOutput):
+    """All a stream carries from frame to frame; its size does not depend on how many frames were seen.
+
+    Attributes:
+        hidden (`tuple` of `num_propagation_layers` tensors `(B, H/16, W/16, D)`): h of every propagation block.
+        cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
+        scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
+        features (`(B, W, D)`): likewise.
+        motion (`(B, M, H/8, W/8)`, *optional*): reduced features of the last frame, for the next difference.
+    """
+
+    hidden: tuple[torch.Tensor, ...] | None = None
+    cache: tuple[torch.Tensor, ...] | None = None
+    scores: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    motion: torch.Tensor | None = None
+
+
+@dataclass
+class KineTrackModelOutput(ModelOutput):
+    """Output of `KineTrackModel`.
+
+    Attributes:
+        last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
+        pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
+        pooler_output (`(B, D)`): R, the representation seen from the last valid frame.
+        spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
+        temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
+        state (`KineTrackState`): for the next chunk of the stream.
+        hidden_states (`tuple`, *optional*): F before and after every propagation block, each (B, T, D, H/16, W/16).
+        attentions (`tuple`, *optional*): `(spatial_attention, temporal_attention)`, for code that expects this name.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pyramid_features: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    spatial_attention: torch.Tensor | None = None
+    temporal_attention: torch.Tensor | None = None
+    state: KineTrackState | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class KineTrackOutput(ModelOutput):
+    """Output of the models with heads; what a model has no head for is None.
+
+    Attributes:
+        loss (scalar, *optional*): the weighted sum of `loss_terms`, where labels were given.
+        logits (`(B, num_labels)`): primary action group.
+        group_logits (`dict` of `(B, n)`): further label groups.
+        region_logits (`(B, num_labels)`): actions within `region_boxes`, where those were given.
+        heatmap_logits (`(B, T, C, H/8, W/8)`): object centres by class.
+        distances (`(B, T, 4, H/8, W/8)`): pixels of the model input from cell centre to left, top, right, bottom.
+        embeddings (`(B, T, E, H/8, W/8)`): identity, of unit length.
+        loss_terms (`dict` of scalars): those of action, region, group_<name>, heatmap, box, identity that had labels.
+
+    The others are as in `KineTrackModelOutput`.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    group_logits: dict[str, torch.Tensor] | None = None
+    region_logits: torch.Tensor | None = None
+    heatmap_logits: torch.Tensor | None = None
+    distances: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+    spatial_attention: torch.Tensor | None = None
+    temporal_attention: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    state: KineTrackState | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    loss_terms: dict[str, torch.Tensor] | None = None
