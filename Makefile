@@ -10,8 +10,14 @@ OUTPUT ?= kinetrack-results
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-dev
 
+# The environment with the oldest supported Transformers: the minimum that pyproject.toml declares.
+OLDEST := .venv-oldest
+OLDEST_TRANSFORMERS = $$($(PYTHON) -c 'import re; \
+	print(re.search(r"\"transformers>=([0-9.]+)\"", open("pyproject.toml").read())[1])')
+OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py $(wildcard tests/hub_scripts/test_bundle*)
+
 .DEFAULT_GOAL := help
-.PHONY: help install analyze test lint format train-smoke bench clean
+.PHONY: help install analyze test test-common test-oldest lint format train-smoke bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +47,20 @@ analyze: $(RUNTIME) ## Analyse the example video, or your own: make analyze VIDE
 test: $(DEVELOPMENT) ## Run all tests (two processes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+test-common: $(DEVELOPMENT) ## Run Transformers' own common tests, fetched from the package index
+	@$(BIN)/python tests/common/mixin_source.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/common
+
+$(OLDEST)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing KineTrack with transformers $(OLDEST_TRANSFORMERS) into $(OLDEST) (once; a few minutes)"
+	@$(PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[test]' "transformers==$(OLDEST_TRANSFORMERS)"
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed ## Run what touches Transformers with the oldest supported version of it
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 $(OLDEST_TESTS)
+
 lint: $(DEVELOPMENT) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +76,4 @@ bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the associati
 	$(BIN)/kinetrack benchmark --output kinetrack-benchmark
 
 clean: ## Remove .venv and everything else that make created
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .transformers-tests build dist *.egg-info .pytest_cache .ruff_cache

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.backbone_utils import load_backbone
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class ChannelNorm(nn.Module):
@@ -39,7 +40,7 @@ class SeparableConv(nn.Module):
         return F.relu(self.norm(self.pointwise(self.depthwise(inputs))))
 
 
-class SpatialEncoder(nn.Module):
+class SpatialEncoder(GradientCheckpointingLayer):
     """Backbone and pyramid: frames (N, 3, H, W) -> F (N, D, H/16, W/16) and P (N, D, H/8, W/8).
 
     Args:

@@ -129,7 +129,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
 
         overlap = self.valid_overlap(pixel_mask, batch, height, width, features.device).to(features.dtype)
-        cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1), of overlap (B, 1, H16, W16)
+        cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1)
         hidden, cache, hidden_states = [], [], []
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -222,9 +222,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
             Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D).
         """
         height, width = (side * self.config.feature_stride for side in features.shape[-2:])
-        overlap = self.region_overlap(
-            pixel_mask, boxes, features.shape[0], height, width, features.device
-        ).to(features.dtype)
+        overlap = self.region_overlap(pixel_mask, boxes, features.shape[0], height, width, features.device).to(
+            features.dtype
+        )
         _, pooled, scores = self.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
         return scores, pooled
 
@@ -435,7 +435,7 @@ class KineTrackForVideoAnalysis(_KineTrackWithHeads):
 
 
 def _keep(features, hidden_states):
-    """Appends F (B, T, H, W, D) as (B, T, D, H, W) and returns a view of that, so gradients pass through what is kept."""
+    """Keeps F (B, T, H, W, D) as (B, T, D, H, W) and returns a view of that, so gradients pass through what is kept."""
     hidden_states.append(features.permute(0, 1, 4, 2, 3))
     return hidden_states[-1].permute(0, 1, 3, 4, 2)
 

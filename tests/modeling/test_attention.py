@@ -24,7 +24,8 @@ def model(make_model):
 def region_weights(model, features, boxes, pixel_mask=None):
     """alpha (B, R, H, W), f (B, R, D) and score (B, R) within boxes (B, R, 4) of features (B, D, H, W)."""
     height, width = (side * STRIDE for side in features.shape[-2:])
-    overlap = model.region_overlap(pixel_mask, boxes, len(features), height, width).to(features.dtype)
+    overlap = model.region_overlap(pixel_mask, boxes, len(features), height, width, features.device)
+    overlap = overlap.to(features.dtype)
     return model.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
 
 
