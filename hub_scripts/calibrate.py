@@ -12,7 +12,8 @@ from ..processing.loading import load_model
 from ..processing.session_kinetrack import KineTrackSession
 from .data.sources import ACTION_SET
 from .data.splits import read_split
-from .evaluate import Stopwatch, classify_clip, evaluate
+from .evaluate import evaluate
+from .evaluation_runs import Stopwatch, classify_clip
 
 DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 

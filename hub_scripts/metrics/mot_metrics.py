@@ -159,8 +159,9 @@ def _preprocess(name: str, prediction, folder: Path, style: str, window: tuple[i
     truth = read_mot_rows(folder / "gt" / "gt.txt")
     rows = prediction if isinstance(prediction, np.ndarray) else read_mot_rows(prediction)
     length = read_sequence_length(folder)
-    _check_rows(name, rows, truth, length)
     first, last = window or (1, length)
+    _check_rows(name, rows, truth, length)
+    _check_span(name, rows, truth, first, last)
     truth, rows = (part[(part[:, 0] >= first) & (part[:, 0] <= last)].copy() for part in (truth, rows))
     truth[:, 0] -= first - 1
     rows[:, 0] -= first - 1
@@ -223,6 +224,57 @@ def _check_rows(name: str, rows: np.ndarray, truth: np.ndarray, length: int) -> 
             "Are they in pixels of another resolution?",
             stacklevel=4,
         )
+
+
+def _check_span(name: str, rows: np.ndarray, truth: np.ndarray, first: int, last: int) -> None:
+    """Say when results seem to belong to other frames of the sequence than those they are numbered as."""
+    if not len(rows):
+        return
+    here = rows[(rows[:, 0] >= first) & (rows[:, 0] <= last)]
+    if not len(here):
+        raise ValueError(
+            f"{name}: frames {first} to {last} are scored, the result has frames {rows[:, 0].min():.0f} to "
+            f"{rows[:, 0].max():.0f}. Frames of a part are numbered as in the whole sequence: is {first - 1} to be "
+            "added?"
+        )
+    truth = truth[(truth[:, 0] >= first) & (truth[:, 0] <= last)]
+    end = truth[:, 0].max() if len(truth) else last
+    if here[:, 0].max() < first + 0.75 * (end - first):
+        warnings.warn(
+            f"{name}: the result ends at frame {here[:, 0].max():.0f}, the ground truth at {end:.0f}. Was a shorter "
+            "cut of the video used?",
+            stacklevel=5,
+        )
+    recall = {shift: _sampled_recall(here, truth, shift) for shift in (0, *_SHIFTS)}
+    best = max(recall, key=lambda shift: recall[shift])
+    if recall[best] > 0.1 + 1.3 * recall[0]:
+        warnings.warn(
+            f"{name}: boxes fit the ground truth better {abs(best)} frames {'later' if best > 0 else 'earlier'} "
+            f"(recall {recall[best]:.2f} instead of {recall[0]:.2f}). Are the frames numbered from 1, without an "
+            "offset?",
+            stacklevel=5,
+        )
+
+
+_SHIFTS = (-30, -25, -10, -5, -2, -1, 1, 2, 5, 10, 25, 30)
+
+
+def _sampled_recall(rows: np.ndarray, truth: np.ndarray, shift: int, samples: int = 40) -> float:
+    """Share of annotated boxes that a result overlaps by half, in a few frames, its frame numbers moved by `shift`."""
+    numbers = np.unique(truth[:, 0])
+    numbers = numbers[np.linspace(0, len(numbers) - 1, min(samples, len(numbers))).astype(int)]
+    found = total = 0
+    for number in numbers:
+        wanted, given = truth[truth[:, 0] == number, 2:6], rows[rows[:, 0] == number - shift, 2:6]
+        total += len(wanted)
+        if not len(given):
+            continue
+        low = np.maximum(wanted[:, None, :2], given[None, :, :2])
+        high = np.minimum(wanted[:, None, :2] + wanted[:, None, 2:], given[None, :, :2] + given[None, :, 2:])
+        shared = np.clip(high - low, 0, None).prod(2)
+        union = wanted[:, None, 2:].prod(2) + given[None, :, 2:].prod(2) - shared
+        found += int((shared >= 0.5 * np.maximum(union, 1e-9)).any(1).sum())
+    return found / max(total, 1)
 
 
 def _summary(result: dict) -> dict[str, float]:

@@ -14,8 +14,10 @@ from PIL import Image
 pytest.importorskip("trackeval")
 pytest.importorskip("evaluate")
 
-from kinetrack.hub_scripts import evaluate as evaluation  # noqa: E402
-from kinetrack.hub_scripts.evaluate import LabelledClip, Sequence, Stopwatch, classify_clip, evaluate  # noqa: E402
+from kinetrack.hub_scripts import evaluation_items  # noqa: E402
+from kinetrack.hub_scripts.evaluate import evaluate  # noqa: E402
+from kinetrack.hub_scripts.evaluation_items import LabelledClip, Sequence, find_items, list_items  # noqa: E402
+from kinetrack.hub_scripts.evaluation_runs import Stopwatch, classify_clip, track_sequence  # noqa: E402
 
 WIDTH, HEIGHT, LENGTH = 96, 64, 12
 
@@ -102,12 +104,13 @@ def test_scores_both_tasks_and_writes_them(model, data, tmp_path):
     assert "| STREET-1 |" in page and "| HOTA |" in page and "Actions: fight" in page
     rows = np.loadtxt(output / "tracks" / "STREET-1.txt", delimiter=",", ndmin=2)
     assert rows.shape[1] == 10 and rows[:, 0].min() >= 1 and rows[:, 0].max() <= LENGTH
-    assert sorted(path.name for path in output.iterdir()) == ["evaluation.json", "evaluation.md", "tracks"]
+    names = ["confusion_actions.png", "confusion_fight.png", "evaluation.json", "evaluation.md", "tracks"]
+    assert sorted(path.name for path in output.iterdir()) == names
 
 
 def test_the_tracks_are_those_of_the_session(model, data, video_path):
     session = KineTrackSession(*model, task="tracking")
-    rows = evaluation.track_sequence(session, Sequence(data / "mot" / "STREET-1"), 0, Stopwatch())
+    rows, _ = track_sequence(session, Sequence(data / "mot" / "STREET-1"), 0, Stopwatch())
     expected = []
     for number, result in enumerate(KineTrackSession(*model, task="tracking").run(video_path), start=1):
         for identity, (x1, y1, x2, y2), score in zip(result.track_ids, result.boxes, result.scores, strict=True):
@@ -125,7 +128,7 @@ def test_images_and_video_of_a_sequence_are_both_read(model, tmp_path, frames):
 def test_a_part_runs_and_scores_only_its_frames(model, tmp_path, frames):
     folder = write_sequence(tmp_path / "S", rectangles, frames=frames)
     session = KineTrackSession(*model, task="tracking")
-    rows = evaluation.track_sequence(session, Sequence(folder, (5, 9)), 0, Stopwatch())
+    rows, _ = track_sequence(session, Sequence(folder, (5, 9)), 0, Stopwatch())
     assert rows[:, 0].min() == 5 and rows[:, 0].max() == 9
     report = evaluate(model, [Sequence(folder, (5, 9))], task="tracking")
     assert report["speed"]["frames"] == 5
@@ -145,20 +148,20 @@ def test_a_clip_is_the_mean_of_its_windows(model, video_path):
 def test_one_detector_copy_of_a_sequence_is_taken(tmp_path):
     for name in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP", "MOT17-04-SDP"):
         write_sequence(tmp_path / name, rectangles)
-    found = [item.folder.name for item in evaluation.find_items(tmp_path)]
+    found = [item.folder.name for item in find_items(tmp_path)]
     assert found == ["MOT17-02-DPM", "MOT17-04-SDP"]
 
 
 def test_a_sequence_folder_itself_may_be_given(tmp_path):
     folder = write_sequence(tmp_path / "S", rectangles)
-    assert evaluation.find_items(folder) == [Sequence(folder)]
+    assert find_items(folder) == [Sequence(folder)]
 
 
 def test_a_split_takes_only_what_it_lists(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        evaluation, "read_split", lambda split: ["actions/walk/clip.mp4", "mot/STREET-1:3-8", "gone/x.mp4"]
+        evaluation_items, "read_split", lambda split: ["actions/walk/clip.mp4", "mot/STREET-1:3-8", "gone/x.mp4"]
     )
-    items = evaluation._listed(data, "dev")
+    items = list_items(data, "dev")
     assert items == [
         LabelledClip(data / "actions" / "walk" / "clip.mp4", "walk"),
         Sequence(data / "mot" / "STREET-1", (3, 8)),

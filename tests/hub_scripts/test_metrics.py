@@ -222,6 +222,28 @@ def test_another_resolution_is_noticed(simple):
         score_tracks({"S": rows * np.array([1, 1, 0.5, 0.5, 0.5, 0.5])}, {"S": folder})
 
 
+def test_a_frame_offset_inside_the_sequence_is_noticed(tmp_path):
+    truth = np.array([[t, 1, 20 * t, 200, 40, 90, 1, -1, -1, -1] for t in range(1, 41)], float)
+    folder = write_sequence(tmp_path / "S", truth, 60)
+    late = truth[:, :6] + np.array([5, 0, 0, 0, 0, 0])
+    with pytest.warns(UserWarning, match="better 5 frames earlier.*without an offset"):
+        score_tracks({"S": late}, {"S": folder})
+
+
+def test_a_half_numbered_from_one_is_refused(simple):
+    folder, rows = simple
+    with pytest.raises(
+        ValueError, match="frames 11 to 20 are scored, the result has frames 1 to 10.*is 10 to be added"
+    ):
+        score_tracks({"S": rows[:10]}, {"S": folder}, frames={"S": (11, 20)})
+
+
+def test_a_result_of_a_shorter_cut_is_noticed(simple):
+    folder, rows = simple
+    with pytest.warns(UserWarning, match="ends at frame 10, the ground truth at 20.*shorter cut"):
+        score_tracks({"S": rows[:10]}, {"S": folder})
+
+
 def test_an_empty_result_scores_zero_and_says_so(simple, tmp_path):
     folder, rows = simple
     empty = tmp_path / "empty.txt"
