@@ -9,6 +9,14 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 # Feature maps that sit at strides 8, 16 and 32 in the two families of backbone configuration.
 _RESNET_STAGES = ["stage2", "stage3", "stage4"]
 _TIMM_INDICES = [2, 3, 4]
+# What can be tuned about association; the names are arguments of `KineTracker`.
+_TRACKER_SETTINGS = ("low_threshold", "new_track_threshold", "min_hits", "min_similarity", "min_iou_low") + (
+    "appearance_weight",
+    "max_appearance_distance",
+    "embedding_momentum",
+    "max_lost_seconds",
+    "max_unsure_seconds",
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper's encoder class. 25 M parameters; meant for a GPU.
@@ -99,6 +107,9 @@ class KineTrackConfig(PreTrainedConfig):
         action_threshold (`float`, *optional*, defaults to 0.0):
             Below this probability an action is reported as "uncertain".
         detection_threshold (`float`, *optional*, defaults to 0.4): Default score threshold for reported objects.
+        tracker_settings (`dict[str, float]`, *optional*):
+            Settings of `KineTracker` that sessions start from, as `kinetrack tune` writes them. Its scores hold for
+            `detection_threshold`; a session that is given another threshold ignores them.
         trained (`bool`, *optional*, defaults to `False`):
             Set at the end of a training run. Everything that shows results to people refuses an untrained model.
         initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of new weights.
@@ -146,6 +157,7 @@ class KineTrackConfig(PreTrainedConfig):
     action_temperature: float | int = 1.0
     action_threshold: float | int = 0.0
     detection_threshold: float | int = 0.4
+    tracker_settings: dict[str, float | int] | None = None
     trained: bool = False
     initializer_range: float | int = 0.02
     layer_norm_eps: float = 1e-5
@@ -222,6 +234,14 @@ class KineTrackConfig(PreTrainedConfig):
         for field in ("action_threshold", "detection_threshold"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"`{field}` is a probability between 0 and 1, got {getattr(self, field)}.")
+        unknown = set(self.tracker_settings or {}) - set(_TRACKER_SETTINGS)
+        if unknown:
+            raise ValueError(
+                f"`tracker_settings` has unknown names {sorted(unknown)}; known are {sorted(_TRACKER_SETTINGS)}."
+            )
+        for name, value in (self.tracker_settings or {}).items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"`tracker_settings[{name!r}]` must be a number of at least 0, got {value}.")
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"`loss_weights[{name!r}]` must be at least 0, got {weight}.")

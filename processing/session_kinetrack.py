@@ -128,7 +128,7 @@ class KineTrackSession:
         task: `"both"`, `"tracking"` or `"actions"`.
         threshold: score from which an object is reported; `config.detection_threshold` when None.
         size: (height, width) of the model input, multiples of 32; fitted to the first frame when None.
-        tracker: settings for `KineTracker`, beyond those that follow from `threshold`.
+        tracker: settings for `KineTracker`, beyond those that follow from `threshold` and `config.tracker_settings`.
         allow_untrained: accepts a model whose `config.trained` is False.
 
     Raises:
@@ -177,7 +177,11 @@ class KineTrackSession:
             "new_track_threshold": self.threshold,
             "low_threshold": min(0.1, self.threshold),
         }
-        self.tracker = KineTracker(**(settings | (getattr(config, "tracker", None) or {}) | (tracker or {})))
+        tuned = dict(getattr(config, "tracker_settings", None) or {})
+        if threshold is not None:
+            # Tuned scores belong to the model's own threshold; what else was tuned holds at any.
+            tuned = {name: value for name, value in tuned.items() if name not in settings}
+        self.tracker = KineTracker(**(settings | tuned | (tracker or {})))
         self._memories = TrackMemories(model.kinetrack.attention) if self.with_actions else None
         self.reset()
 

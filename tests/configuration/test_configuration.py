@@ -1,10 +1,13 @@
 """The configuration: defaults, presets, wrong values and combinations, saving and loading."""
 
+import inspect
 import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
+from kinetrack.configuration import configuration_kinetrack
 from kinetrack.configuration.configuration_kinetrack import PRESETS, KineTrackConfig
+from kinetrack.processing.tracking_kinetrack import KineTracker
 from transformers import ResNetConfig, TimmBackboneConfig
 
 
@@ -143,3 +146,17 @@ def test_wrong_combination_raises_naming_the_field(field, overrides):
 def test_wrong_type_raises_naming_the_field(field, value):
     with pytest.raises(StrictDataclassError, match=f"'{field}'"):
         KineTrackConfig(**{field: value})
+
+
+def test_tracker_settings_are_those_of_the_tracker(tmp_path):
+    tracker = set(inspect.signature(KineTracker).parameters)
+    settings = dict.fromkeys(configuration_kinetrack._TRACKER_SETTINGS, 0.5)
+    assert set(settings) < tracker
+    KineTrackConfig(tracker_settings=settings).save_pretrained(tmp_path)
+    assert KineTrackConfig.from_pretrained(tmp_path).tracker_settings == settings
+
+
+@pytest.mark.parametrize("settings", [{"min_hit": 2}, {"high_threshold": 0.4}, {"min_hits": -1}])
+def test_impossible_tracker_settings_are_refused_by_name(settings):
+    with pytest.raises(StrictDataclassError, match=f"tracker_settings.*{next(iter(settings))}"):
+        KineTrackConfig(tracker_settings=settings)

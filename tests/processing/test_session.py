@@ -253,6 +253,15 @@ def test_threshold_outside_its_range_is_refused(model, processor, threshold):
         KineTrackSession(model, processor, threshold=threshold)
 
 
+def test_tuned_tracker_settings_are_picked_up_but_yield_to_what_is_asked_for(processor):
+    tuned = build(detection_threshold=0.35, tracker_settings={"new_track_threshold": 0.6, "min_hits": 4})
+    session = KineTrackSession(tuned, processor)
+    assert (session.tracker.high_threshold, session.tracker.new_track_threshold) == (0.35, 0.6)
+    assert session.tracker.min_hits == 4
+    asked = KineTrackSession(tuned, processor, threshold=0.2, tracker={"min_iou_low": 0.7}).tracker
+    assert (asked.high_threshold, asked.new_track_threshold, asked.min_hits, asked.min_iou_low) == (0.2, 0.2, 4, 0.7)
+
+
 def test_gray_and_rgba_frames_are_understood(model, processor, frames):
     gray = frames[0][..., 0]
     rgba = np.concatenate([np.repeat(gray[..., None], 3, axis=2), np.zeros((64, 96, 1), np.uint8)], axis=2)
