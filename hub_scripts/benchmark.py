@@ -4,7 +4,6 @@ Everything is made on the fly from the example video, so the figures of two mach
 """
 
 import itertools
-import json
 import os
 import platform
 import subprocess
@@ -16,6 +15,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+
+from .atomic_files import write_json_atomically
 
 EXAMPLE_VIDEO = Path(__file__).parent / "examples" / "pets2009.mp4"
 PARTS = ("speed", "memory", "recurrence", "association")
@@ -251,9 +252,7 @@ def save_report(report: dict, folder: Path) -> Path:
     """Writes `benchmark.json` into a folder, which is made if need be; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "benchmark.json"
-    partial = path.with_name(".benchmark.json.partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json_atomically(path, report)
     return path
 
 

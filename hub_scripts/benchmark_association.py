@@ -3,18 +3,14 @@
     python -m kinetrack.hub_scripts.benchmark_association --data DATA/mot
 
 prints HOTA, IDF1 and MOTA on the validation sequences, both trackers at their defaults and both tuned by one random
-search on the
-training sequences (the same knobs, the same ranges, the same draws, the same objective), and milliseconds per frame at
-10, 50 and 100
-objects. Detections are the public ones (`det/det.txt`), without embeddings. ByteTrack is told each sequence's frame
-rate; KineTracker gets
-each frame's time. Scores of detectors that count in per cent are divided by 100 for both.
+search on the training sequences (the same knobs, the same ranges, the same draws, the same objective), and milliseconds
+per frame at 10, 50 and 100 objects. Detections are the public ones (`det/det.txt`), without embeddings. ByteTrack is
+told each sequence's frame rate; KineTracker gets each frame's time. Scores of detectors that count in per cent are
+divided by 100 for both.
 """
 
 import argparse
 import configparser
-import json
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -24,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from ..processing.tracking_kinetrack import Detections, KineTracker
+from .atomic_files import write_json_atomically
 from .metrics.mot_metrics import read_mot_rows, score_tracks
 
 TRAIN = ("KITTI-17", "ETH-Sunnyday", "TUD-Campus", "MOT17-11-FRCNN")
 VALIDATION = ("TUD-Stadtmitte", "PETS09-S2L1")
 # One knob each: how long a lost track lives, when a track starts, overlap needed, what counts as a sure detection,
-# sightings needed.
-# The ranges are those that `trackers` itself searches for ByteTrack.
+# sightings needed. The ranges are those that `trackers` itself searches for ByteTrack.
 SEARCH_SPACE = {
     "lost_seconds": lambda rng: rng.integers(10, 92) / 30,
     "new_track": lambda rng: rng.uniform(0.1, 0.9),
@@ -190,7 +186,7 @@ def time_trackers(count: int, frames: int = 150, rounds: int = 3) -> dict[str, f
     return {name: 1000 * float(np.median(times)) for name, times in spent.items()}
 
 
-def run_benchmark(root: Path, draws: int) -> dict:
+def run_benchmark(root: Path, draws: int, seed: int = 0) -> dict:
     """Everything the command prints, as one dictionary."""
     validation = [read_public_detections(root / "val" / name) for name in VALIDATION]
     train = [read_public_detections(root / "train" / name) for name in TRAIN]
@@ -198,7 +194,7 @@ def run_benchmark(root: Path, draws: int) -> dict:
     for name, make in STEPPERS.items():
         report["scores"][f"{name}, defaults"] = score_tracker(make, validation)
         if draws:
-            knobs = report["knobs"][name] = tune(make, train, draws)
+            knobs = report["knobs"][name] = tune(make, train, draws, seed)
             report["scores"][f"{name}, tuned"] = score_tracker(make, validation, knobs)
     for count in (10, 50, 100):
         report["milliseconds"][count] = time_trackers(count)
@@ -228,14 +224,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ MOTChallenge sequences")
     parser.add_argument("--draws", type=int, default=60, help="draws of the random search; 0 leaves tuning out")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random search, the same for both trackers")
     parser.add_argument("--output", type=Path, help="also write the report to this JSON file")
     arguments = parser.parse_args()
-    report = run_benchmark(arguments.data, arguments.draws)
+    report = run_benchmark(arguments.data, arguments.draws, arguments.seed)
     print(format_report(report))
     if arguments.output:
-        partial = arguments.output.with_name(arguments.output.name + ".partial")
-        partial.write_text(json.dumps(report, indent=2))
-        os.replace(partial, arguments.output)
+        write_json_atomically(arguments.output, report)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from ..configuration.configuration_kinetrack import KineTrackConfig
 from ..modeling.attention_kinetrack import relative_entropy
 from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.video_processing_kinetrack import KineTrackVideoProcessor
+from .atomic_files import write_json_atomically
 from .pretrained import load_efficientnet_lite0_imagenet
 from .train_config import TrainConfig
 from .train_data import training_streams
@@ -160,7 +161,7 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     if resume:
         load_checkpoint(accelerator, output)
     if accelerator.is_main_process:
-        write_json(output / "settings.json", settings.to_dict())
+        write_json_atomically(output / "settings.json", settings.to_dict(), default=str)
 
     log = TrainingLog(output, settings, accelerator.is_main_process, progress.step)
     saved = time.monotonic()
@@ -339,10 +340,3 @@ def _swap(staging: Path, folder: Path) -> None:
         os.replace(folder, previous)
     os.replace(staging, folder)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes a file in one piece."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..atomic_files import atomic_path
+
 GREEN, DARK_GREEN, GREY, RED, PURPLE = (0, 255, 0), (0, 120, 0), (150, 150, 150), (255, 40, 40), (90, 0, 90)
 
 
@@ -71,9 +73,8 @@ def draw_contact_sheet(
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    temporary = Path(path).with_suffix(".part.png")
-    sheet.save(temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as partial:
+        sheet.save(partial)
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ pages that are read occupy memory, and they are shared between worker processes.
 import gc
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from ...processing.container_kinetrack import open_pyav
 from ...processing.decoding_kinetrack import probe_video
+from ..atomic_files import atomic_path
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
@@ -97,18 +97,12 @@ class FrameStore:
 
     def _fill_cache(self) -> None:
         self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._cache_file.parent, suffix=".part")
-        os.close(handle)
-        try:
+        with atomic_path(self._cache_file) as partial:
             shape = (self.num_frames, self.height, self.width, 3)
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             self._decode(range(self.num_frames), into=array)
             array.flush()
             del array
-            os.replace(temporary, self._cache_file)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
 
     def _decode(self, wanted, into: np.ndarray | None = None) -> dict[int, np.ndarray] | np.ndarray:
         """Decodes from the start; every training clip is short, and seeking is not exact in every container."""

@@ -18,6 +18,8 @@ import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from ..atomic_files import write_atomically
+
 SPLITS_DIR = Path(__file__).parent / "splits"
 FRACTIONS = {"val": 0.2, "dev": 0.1}
 GAP_FRAMES = 30  # on either side of a listed part of a sequence: neither listed nor trained on
@@ -188,10 +190,7 @@ def write_splits(root: str | os.PathLike, folder: str | os.PathLike = SPLITS_DIR
             "# Made by `python -m kinetrack.hub_scripts.data.splits ROOT`: JHMDB by whole source video, stratified by\n"
             "# class; surveillance clips in blocks along camera changes, both classes of a camera on one side.\n"
         )
-        path = Path(folder) / f"{part}.txt"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(header + "".join(f"{item}\n" for item in items), encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(Path(folder) / f"{part}.txt", header + "".join(f"{item}\n" for item in items))
     return lists
 
 
