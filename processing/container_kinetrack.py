@@ -71,6 +71,8 @@ class PyAVVideo:
         self._size: tuple[int, int] | None = None  # width, height before rotation, square pixels
         self._orientation = (0, False)  # quarter turns clockwise, mirrored first
         self._warned = False
+        # One for all frames: a frame that converts itself makes a scaler each time, and a cycle of references with it.
+        self._reformatter = _import_av().video.reformatter.VideoReformatter()
 
     @property
     def is_live(self) -> bool:
@@ -194,7 +196,7 @@ class PyAVVideo:
         # Untagged video follows the players' custom: HD is BT.709, SD is BT.601.
         if frame.colorspace not in (1, 4, 5, 6, 7, 9) and "rgb" not in frame.format.name and frame.height > 576:
             options["src_colorspace"] = "ITU709"
-        image = frame.to_ndarray(**options)
+        image = self._reformatter.reformat(frame, **options).to_ndarray()
         turns, mirrored = self._orientation
         if mirrored:
             image = image[:, ::-1]

@@ -132,6 +132,7 @@ class VideoSink:
         context.color_range = 1  # limited, "MPEG"
         # A short look-ahead bounds the frames that wait in the encoder: at 1080p each is 3 MB.
         context.options = {"preset": "veryfast", "crf": "23", "rc-lookahead": "10"}
+        self._reformatter = av.video.reformatter.VideoReformatter()  # one scaler for all frames
         self._last_pts = -1
         self._step = max(1, round(90000 / rate))
         self._audio = _AudioTrack(audio_source, self._container) if audio_source is not None else None
@@ -151,7 +152,7 @@ class VideoSink:
             else:
                 frame = np.pad(frame, ((0, self.height - height), (0, self.width - width), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture = self._reformatter.reformat(picture, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
         pts = max(round(time / _TIME_BASE), self._last_pts + 1)
         if self._last_pts >= 0:
             self._step = pts - self._last_pts
