@@ -53,6 +53,14 @@ class AttentionMemory:
     scores: torch.Tensor
     features: torch.Tensor
 
+    def rows(self, chosen: torch.Tensor) -> "AttentionMemory":
+        """The memories of some samples: `chosen` is (B,) bool or (N,) indices."""
+        return AttentionMemory(self.scores[chosen], self.features[chosen])
+
+    def join(self, other: "AttentionMemory") -> "AttentionMemory":
+        """The samples of this one, then those of another."""
+        return AttentionMemory(torch.cat([self.scores, other.scores]), torch.cat([self.features, other.features]))
+
 
 class HierarchicalAttention(nn.Module):
     """Spatial and temporal softmax attention with single learned projections (Eqs. 3-5).

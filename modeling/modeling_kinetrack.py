@@ -295,18 +295,18 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         """Runs a clip, or continues a stream, through encoder, propagation, attention and heads in one pass.
 
         Args:
-            pixel_values_videos: (B, T, 3, H, W), from the video processor.
-            frame_mask: (B, T), True for valid frames, which come first.
-            pixel_mask: (B, H, W), True for pixels of the frame, which are top left.
-            state: of the earlier part of the same stream.
+            pixel_values_videos: as for `KineTrackModel.forward`, like all arguments that are not described here.
+            frame_mask: likewise.
+            pixel_mask: likewise.
+            state: likewise.
             labels: (B,) class of the primary group, -100 where there is none.
             group_labels: (B,) for each of `config.label_groups`, -100 where there is none.
             region_boxes: (B, T, 4) xyxy in pixels of the model input, one tube a clip, NaN in frames without a box.
                 `region_logits` are its actions; with `labels`, they are learned as well.
             frame_labels: see `tracking_losses`.
-            output_hidden_states: whether `hidden_states` are wanted.
-            output_attentions: whether alpha and beta, which always are in the output, are wanted as `attentions` too.
-            return_dict: False for a tuple.
+            output_hidden_states: as for `KineTrackModel.forward`.
+            output_attentions: likewise.
+            return_dict: likewise.
 
         Raises:
             ValueError: as `KineTrackModel.forward`, or labels outside the configuration's.
@@ -342,7 +342,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
             maps = self._detect(base, pixel_mask, pixel_values_videos.shape)
             output.heatmap_logits, output.distances, output.embeddings = maps
             if frame_labels is not None:
-                valid = self._valid_cells(pixel_mask, pixel_values_videos)
+                whole = torch.ones_like(pixel_values_videos[:, 0, 0], dtype=torch.bool)  # (B, H, W)
+                valid = self.valid_cells(whole if pixel_mask is None else pixel_mask)
                 if frame_mask is not None:  # nothing is learned from padding, whatever its labels
                     frame_labels = [
                         [label if seen else None for label, seen in zip(clip, mask, strict=True)]
@@ -393,11 +394,16 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         )
         return tuple(tensor.unflatten(0, (batch, length)) for tensor in maps)
 
-    def _valid_cells(self, pixel_mask, videos):
-        """(B, H/8, W/8) bool: stride-8 cells whose centre shows the frame."""
+    def valid_cells(self, pixel_mask: torch.Tensor) -> torch.Tensor:
+        """Cells of the detection grid whose centre shows the frame.
+
+        Args:
+            pixel_mask: (B, H, W), True for pixels of the frame.
+
+        Returns:
+            (B, H/8, W/8) bool.
+        """
         stride = self.config.output_stride
-        if pixel_mask is None:
-            pixel_mask = videos.new_ones(videos.shape[0], *videos.shape[-2:], dtype=torch.bool)
         return pixel_mask[:, stride // 2 :: stride, stride // 2 :: stride].bool()
 
     def _action_loss(self, logits, labels):

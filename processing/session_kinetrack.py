@@ -92,8 +92,7 @@ class TrackMemories:
             self.memory = self.attention.empty_memory(pooled[:0])
         missing = np.setdiff1d(track_ids, self.track_ids)
         ids = np.concatenate([self.track_ids, missing])
-        new = self.attention.empty_memory(pooled[:1].expand(len(missing), -1))
-        memory = type(new)(torch.cat([self.memory.scores, new.scores]), torch.cat([self.memory.features, new.features]))
+        memory = self.memory.join(self.attention.empty_memory(pooled[:1].expand(len(missing), -1)))
         rows = torch.from_numpy(np.argsort(ids)[np.searchsorted(np.sort(ids), track_ids)]).to(pooled.device)
         # Tracks that are not in this frame spend a tick without a box, so old sightings leave the window.
         all_scores = pooled.new_full((len(ids), 1), float("-inf")).index_copy(0, rows, scores[:, None])
@@ -102,7 +101,7 @@ class TrackMemories:
         if commit:
             alive = (memory.scores > float("-inf")).any(1)
             self.track_ids = ids[alive.cpu().numpy()]
-            self.memory = type(memory)(memory.scores[alive], memory.features[alive])
+            self.memory = memory.rows(alive)
         return summary[rows]
 
     def keep(self, track_ids: np.ndarray) -> None:
@@ -111,8 +110,7 @@ class TrackMemories:
             return
         kept = np.isin(self.track_ids, track_ids)
         self.track_ids = self.track_ids[kept]
-        chosen = torch.from_numpy(kept).to(self.memory.scores.device)
-        self.memory = type(self.memory)(self.memory.scores[chosen], self.memory.features[chosen])
+        self.memory = self.memory.rows(torch.from_numpy(kept).to(self.memory.scores.device))
 
 
 class KineTrackSession:
@@ -258,9 +256,7 @@ class KineTrackSession:
         if not ticks and not self.with_tracking:
             # Nobody to follow, so there is nothing to compute: what was said at the last tick still stands.
             self._last_time, self._frame_index = time, self._frame_index + 1
-            preprocess = clock.perf_counter() - started
-            timings = {"decode": 0.0, "preprocess": preprocess, "model": 0.0, "association": 0.0}
-            return replace(result, **self._standing, timings=timings)
+            return replace(result, **self._standing, timings=_timings(preprocess=clock.perf_counter() - started))
         pixels = self.processor.preprocess_frame(frame, self._canvas).to(self.model.device, self.model.dtype)
         preprocessed = clock.perf_counter()
 
@@ -282,8 +278,7 @@ class KineTrackSession:
         self._last_time = time
         self._frame_index += 1
         finished = clock.perf_counter()
-        result.timings.update(
-            decode=0.0,
+        result.timings = _timings(
             preprocess=preprocessed - started,
             model=modelled - preprocessed + finished - associated,
             association=associated - modelled,
@@ -298,9 +293,8 @@ class KineTrackSession:
         mask = torch.zeros(1, *self._canvas, dtype=torch.bool, device=self.model.device)
         mask[:, :rows, :columns] = True
         self._pixel_mask = mask
-        config = self.model.config
-        self._cell_mask = self.model._valid_cells(mask, mask[:, None, None])  # (1, H8, W8)
-        stride = config.feature_stride
+        self._cell_mask = self.model.valid_cells(mask)  # (1, H8, W8)
+        stride = self.model.config.feature_stride
         self._attended = (-(-rows // stride), -(-columns // stride))
 
     def _track(self, output, result):
@@ -347,6 +341,11 @@ class KineTrackSession:
         times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
         result.window_times = np.array(times)
         result.temporal_attention = _kept(output.temporal_attention[0, -len(times) :].float())
+
+
+def _timings(preprocess: float, model: float = 0.0, association: float = 0.0) -> dict[str, float]:
+    """Seconds of every stage; those of decoding are known to `run` alone."""
+    return {"decode": 0.0, "preprocess": preprocess, "model": model, "association": association}
 
 
 def _no_tracks():
