@@ -255,6 +255,20 @@ def draw_frames():
 
 
 ACTION_NAMES = ["walk", "run", "sit"]
+TINY_BACKBONE = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 8, 12, 16],
+    "depths": [1, 1, 1, 1],
+    "layer_type": "basic",
+    "out_features": ["stage2", "stage3", "stage4"],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> dict:
+    """`backbone_config` of an encoder of a few thousand weights."""
+    return dict(TINY_BACKBONE)
 
 
 def save_tiny_model(folder: Path, **overrides) -> Path:
@@ -264,9 +278,8 @@ def save_tiny_model(folder: Path, **overrides) -> Path:
     from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
     from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 
-    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 12, 16], "depths": [1, 1, 1, 1]}
     settings = {
-        "backbone_config": {**backbone, "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
+        "backbone_config": TINY_BACKBONE,
         "hidden_size": 8,
         "embedding_size": 6,
         "attention_window": 8,

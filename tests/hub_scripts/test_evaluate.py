@@ -23,19 +23,11 @@ WIDTH, HEIGHT, LENGTH = 96, 64, 12
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(tiny_backbone):
     """A model with random weights whose heatmap has a few confident peaks."""
     torch.manual_seed(0)
-    backbone = {
-        "model_type": "resnet",
-        "embedding_size": 8,
-        "hidden_sizes": [8, 8, 12, 16],
-        "depths": [1, 1, 1, 1],
-        "layer_type": "basic",
-        "out_features": ["stage2", "stage3", "stage4"],
-    }
     config = KineTrackConfig(
-        backbone_config=backbone,
+        backbone_config=tiny_backbone,
         hidden_size=8,
         embedding_size=6,
         attention_window=4,

@@ -6,15 +6,6 @@ from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
 from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from torch import nn
 
-TINY_BACKBONE = {
-    "model_type": "resnet",
-    "embedding_size": 8,
-    "hidden_sizes": [8, 8, 12, 16],
-    "depths": [1, 1, 1, 1],
-    "layer_type": "basic",
-    "out_features": ["stage2", "stage3", "stage4"],
-}
-
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread():
@@ -28,21 +19,6 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def build_config(**overrides) -> KineTrackConfig:
-    settings = {
-        "backbone_config": TINY_BACKBONE,
-        "hidden_size": 8,
-        "motion_channels": 4,
-        "embedding_size": 6,
-        "num_propagation_layers": 2,
-        "attention_window": None,
-        "id2label": {0: "walk", 1: "run", 2: "sit"},
-        "label_groups": {"fight": ["noFight", "fight"]},
-        "object_classes": ["person", "ball"],
-    }
-    return KineTrackConfig(**{**settings, **overrides})
 
 
 def scatter_parameters(model: nn.Module) -> nn.Module:
@@ -61,9 +37,24 @@ def scatter_parameters(model: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def make_config():
+def make_config(tiny_backbone):
     """`make_config(**overrides)`: a configuration of a few thousand parameters."""
-    return build_config
+
+    def make(**overrides) -> KineTrackConfig:
+        settings = {
+            "backbone_config": tiny_backbone,
+            "hidden_size": 8,
+            "motion_channels": 4,
+            "embedding_size": 6,
+            "num_propagation_layers": 2,
+            "attention_window": None,
+            "id2label": {0: "walk", 1: "run", 2: "sit"},
+            "label_groups": {"fight": ["noFight", "fight"]},
+            "object_classes": ["person", "ball"],
+        }
+        return KineTrackConfig(**{**settings, **overrides})
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -73,13 +64,13 @@ def scatter():
 
 
 @pytest.fixture(scope="session")
-def make_model():
+def make_model(make_config):
     """`make_model(model_class=KineTrackForVideoAnalysis, dtype=torch.float64, **overrides)`, in eval mode."""
 
     def make(model_class=KineTrackForVideoAnalysis, dtype=torch.float64, **overrides):
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return scatter_parameters(model_class(build_config(**overrides))).to(dtype).eval()
+            return scatter_parameters(model_class(make_config(**overrides))).to(dtype).eval()
 
     return make
 

@@ -15,39 +15,36 @@ from kinetrack.processing.decoding_kinetrack import VideoFrame
 from kinetrack.processing.session_kinetrack import KineTrackSession
 from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 
-TINY_BACKBONE = {
-    "model_type": "resnet",
-    "embedding_size": 8,
-    "hidden_sizes": [8, 8, 12, 16],
-    "depths": [1, 1, 1, 1],
-    "layer_type": "basic",
-    "out_features": ["stage2", "stage3", "stage4"],
-}
 
+@pytest.fixture
+def build(tiny_backbone):
+    """`build(model_class=KineTrackForVideoAnalysis, **overrides)`: a model of a few thousand random weights."""
 
-def build(model_class=KineTrackForVideoAnalysis, **overrides):
-    torch.manual_seed(0)
-    settings = {
-        "backbone_config": TINY_BACKBONE,
-        "hidden_size": 8,
-        "embedding_size": 6,
-        "attention_window": 4,
-        "frame_rate": 12.5,
-        "trained": True,
-        "id2label": {0: "walk", 1: "run", 2: "sit"},
-        "label_groups": {"fight": ["noFight", "fight"]},
-    }
-    model = model_class(KineTrackConfig(**(settings | overrides))).eval()
-    if getattr(model, "tracking_head", None) is not None:
-        # Random weights with a few confident peaks, so that there is something to track.
-        with torch.no_grad():
-            model.tracking_head.heatmap.weight.mul_(3)
-            model.tracking_head.heatmap.bias.zero_()
-    return model
+    def make(model_class=KineTrackForVideoAnalysis, **overrides):
+        torch.manual_seed(0)
+        settings = {
+            "backbone_config": tiny_backbone,
+            "hidden_size": 8,
+            "embedding_size": 6,
+            "attention_window": 4,
+            "frame_rate": 12.5,
+            "trained": True,
+            "id2label": {0: "walk", 1: "run", 2: "sit"},
+            "label_groups": {"fight": ["noFight", "fight"]},
+        }
+        model = model_class(KineTrackConfig(**(settings | overrides))).eval()
+        if getattr(model, "tracking_head", None) is not None:
+            # Random weights with a few confident peaks, so that there is something to track.
+            with torch.no_grad():
+                model.tracking_head.heatmap.weight.mul_(3)
+                model.tracking_head.heatmap.bias.zero_()
+        return model
+
+    return make
 
 
 @pytest.fixture
-def model():
+def model(build):
     return build()
 
 
@@ -181,7 +178,7 @@ def test_new_frame_size_starts_the_temporal_part_again_and_keeps_identities(mode
 
 
 @pytest.mark.parametrize("window", [4, None])
-def test_memory_does_not_grow(processor, frames, window):
+def test_memory_does_not_grow(build, processor, frames, window):
     model = build(attention_window=window)
     session = KineTrackSession(model, processor, tracker={"max_lost_seconds": 0.2})
     sizes = []
@@ -230,19 +227,19 @@ def test_one_task_only(model, processor, frames, task):
     ("model_class", "task"),
     [(KineTrackForVideoClassification, "tracking"), (KineTrackForObjectTracking, "actions")],
 )
-def test_task_without_its_head_is_refused(processor, model_class, task):
+def test_task_without_its_head_is_refused(build, processor, model_class, task):
     with pytest.raises(ValueError, match="head"):
         KineTrackSession(build(model_class), processor, task=task)
 
 
-def test_untrained_model_is_refused_and_the_option_named(processor):
+def test_untrained_model_is_refused_and_the_option_named(build, processor):
     model = build(trained=False)
     with pytest.raises(ValueError, match="allow_untrained"):
         KineTrackSession(model, processor)
     KineTrackSession(model, processor, allow_untrained=True)
 
 
-def test_bidirectional_model_is_refused(processor):
+def test_bidirectional_model_is_refused(build, processor):
     with pytest.raises(ValueError, match="bidirectional"):
         KineTrackSession(build(bidirectional=True), processor)
 
@@ -253,7 +250,7 @@ def test_threshold_outside_its_range_is_refused(model, processor, threshold):
         KineTrackSession(model, processor, threshold=threshold)
 
 
-def test_tuned_tracker_settings_are_picked_up_but_yield_to_what_is_asked_for(processor):
+def test_tuned_tracker_settings_are_picked_up_but_yield_to_what_is_asked_for(build, processor):
     tuned = build(detection_threshold=0.35, tracker_settings={"new_track_threshold": 0.6, "min_hits": 4})
     session = KineTrackSession(tuned, processor)
     assert (session.tracker.high_threshold, session.tracker.new_track_threshold) == (0.35, 0.6)
