@@ -6,7 +6,7 @@ import sys
 
 # Which extra brings a package that not everybody installs.
 _EXTRAS = {
-    **dict.fromkeys(("datasets", "evaluate", "yaml", "tensorboard", "trackeval"), "train"),
+    **dict.fromkeys(("datasets", "evaluate", "optuna", "yaml", "tensorboard", "trackeval"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime"), "export"),
     "gradio": "demo",
     "trackers": "dev",
