@@ -7,6 +7,7 @@ frames, samples or padding: a batch of N equals N alone and a clip equals its fr
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -55,6 +56,7 @@ class SpatialEncoder(GradientCheckpointingLayer):
         super().__init__()
         size = config.hidden_size
         self.backbone = load_backbone(config)
+        self.made_on_meta = any(parameter.is_meta for parameter in self.backbone.parameters())
         channels = list(self.backbone.channels)
         if len(channels) != 3:
             raise ValueError(
@@ -66,6 +68,18 @@ class SpatialEncoder(GradientCheckpointingLayer):
         self.coarse_lateral = nn.Conv2d(channels[2], size, 1)  # stride 32
         self.smooth_features = SeparableConv(size, config.layer_norm_eps)  # stride 16
         self.smooth_pyramid = SeparableConv(size, config.layer_norm_eps) if with_pyramid else None  # stride 8
+
+    @torch.no_grad()
+    def initialize_backbone(self, config):
+        """Fills what no checkpoint filled in a timm backbone made on the meta device: timm does so only in building."""
+        if not self.made_on_meta or config.backbone_config.model_type != "timm_backbone":
+            return
+        tensors = self.backbone.state_dict(keep_vars=True)
+        empty = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
+        if empty:
+            new = load_backbone(config).state_dict()
+            for name in empty:
+                init.copy_(tensors[name], new[name].to(tensors[name].device))
 
     def train(self, mode: bool = True) -> "SpatialEncoder":
         """Training mode for everything except the backbone's BatchNorms, whose statistics stay frozen."""

@@ -29,7 +29,7 @@ class KineTrackPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        """Fills new parameters; the backbone initialises itself."""
+        """Fills new parameters; the backbone initialises itself, but for timm's on the meta device."""
         std = self.config.initializer_range
         if isinstance(module, TemporalPropagation):
             # The convolution over time starts as the identity, and memories from about one to twenty frames long.
@@ -40,6 +40,8 @@ class KineTrackPreTrainedModel(PreTrainedModel):
             for gate in (module.gate, module.backward_gate):
                 if gate is not None:
                     init.copy_(gate.bias, torch.linspace(-3.0, 1.0, gate.bias.numel(), device=gate.bias.device))
+        elif isinstance(module, SpatialEncoder):
+            module.initialize_backbone(self.config)
         elif isinstance(module, MotionEncoder):
             init.constant_(module.gain, 0.1)
         elif isinstance(module, TrackingHead):
@@ -59,6 +61,11 @@ class KineTrackPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         else:
             super()._init_weights(module)
+
+    def _initialize_weights(self, module, *is_custom_code):
+        # Of code that is not its own the library skips modules without tensors of their own, in the belief that all
+        # they have was loaded. `_init_weights` needs no such care: `init` knows every tensor that was.
+        super()._initialize_weights(module, *(False for _ in is_custom_code))
 
     def loss_function(self, *args, **kwargs):
         """The project's own losses are in `loss_kinetrack`; the library's are not used."""
@@ -354,6 +361,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         if terms:
             output.loss_terms = terms
             output.loss = self.loss_function(terms, self.config.loss_weights)
+        output = KineTrackOutput(**output)  # in the documented order: the loss first, then the logits
         return output if _wants_dict(self.config, return_dict) else output.to_tuple()
 
     def attend_regions(self, features, boxes, pixel_mask=None):

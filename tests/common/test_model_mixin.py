@@ -58,7 +58,8 @@ class KineTrackModelTester:
         if model_class is KineTrackModel:
             return {}
         if model_class is KineTrackForVideoClassification:
-            return {"labels": torch.zeros(self.batch_size, dtype=torch.long, device=torch_device)}
+            labels = torch.zeros(self.batch_size, dtype=torch.long, device=torch_device)
+            return {"labels": labels, "group_labels": {"fight": labels}}
         frame = {
             "boxes": torch.tensor([[4.0, 4.0, 30.0, 50.0], [40.0, 10.0, 80.0, 60.0]], device=torch_device),
             "class_labels": torch.zeros(2, dtype=torch.long, device=torch_device),
@@ -71,7 +72,7 @@ class KineTrackModelTester:
 class KineTrackCommonTests(ModelTesterMixin):
     has_attentions = False
     test_resize_embeddings = False
-    test_can_init_all_missing_weights_before_2023 = True  # the mixin tells the year by a line our files do not have
+    test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self):
         self.model_tester = KineTrackModelTester()
@@ -79,6 +80,32 @@ class KineTrackCommonTests(ModelTesterMixin):
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = super()._prepare_for_class(inputs_dict, model_class)
         return {**inputs, **self.model_tester.labels(model_class)} if return_labels else inputs
+
+    def test_hidden_states_output(self):
+        tester = self.model_tester
+        for model_class in self.all_model_classes:
+            for by_config in (False, True):
+                config, inputs = tester.prepare_config_and_inputs_for_common()
+                config.output_hidden_states = by_config
+                model = model_class(config).to(torch_device).eval()
+                asked = {} if by_config else {"output_hidden_states": True}
+                with torch.no_grad():
+                    states = model(**self._prepare_for_class(inputs, model_class), **asked).hidden_states
+                self.assertEqual(len(states), tester.num_hidden_layers + 1)
+                shape = (
+                    tester.batch_size,
+                    tester.num_frames,
+                    tester.hidden_size,
+                    tester.height // 16,
+                    tester.width // 16,
+                )
+                self.assertTrue(all(state.shape == shape for state in states))
+
+    def test_model_get_set_embeddings(self):
+        for model_class in self.all_model_classes:
+            model = model_class(self.model_tester.get_config())
+            with self.assertRaisesRegex(NotImplementedError, "get_input_embeddings"):
+                model.get_input_embeddings()
 
 
 class KineTrackModelTest(KineTrackCommonTests, unittest.TestCase):
@@ -91,6 +118,7 @@ class KineTrackForVideoClassificationTest(KineTrackCommonTests, unittest.TestCas
 
 class KineTrackForObjectTrackingTest(KineTrackCommonTests, unittest.TestCase):
     all_model_classes = (KineTrackForObjectTracking,)
+    test_all_params_have_gradient = False
 
 
 class KineTrackForVideoAnalysisTest(KineTrackCommonTests, unittest.TestCase):
