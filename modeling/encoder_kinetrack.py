@@ -8,23 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
-from transformers.backbone_utils import load_backbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each location of (N, D, H, W)."""
-
-    def __init__(self, num_channels: int, eps: float = 1e-5):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.eps = eps
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """(N, D, H, W) -> (N, D, H, W); free of copies when the input is in channels_last layout."""
-        channels_last = inputs.permute(0, 2, 3, 1)  # (N, H, W, D)
-        return F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+from ..modeling.backbone_kinetrack import ChannelNorm, build_backbone, fit_strides
 
 
 class SeparableConv(nn.Module):
@@ -49,20 +35,19 @@ class SpatialEncoder(GradientCheckpointingLayer):
         with_pyramid: whether the stride-8 map P is made; action-only models do without.
 
     Raises:
-        ValueError: the backbone does not give exactly three feature maps.
+        ValueError: the backbone's feature maps are not at these strides and cannot be brought there.
+
+    Attributes:
+        channels (`list[int]`): of the three maps, from stride 8 to stride 32.
     """
 
     def __init__(self, config, with_pyramid: bool = True):
         super().__init__()
         size = config.hidden_size
-        self.backbone = load_backbone(config)
+        self.backbone = build_backbone(config)
         self.made_on_meta = any(parameter.is_meta for parameter in self.backbone.parameters())
-        channels = list(self.backbone.channels)
-        if len(channels) != 3:
-            raise ValueError(
-                f"`backbone_config` must give three feature maps, at strides 8, 16 and 32, but gives {len(channels)}. "
-                "Set `out_indices` (timm: [2, 3, 4]) or `out_features` (ResNet: ['stage2', 'stage3', 'stage4'])."
-            )
+        self.stride_adapter = fit_strides(self.backbone, config.layer_norm_eps)  # None where nothing is to be done
+        channels = self.channels = list((self.stride_adapter or self.backbone).channels)
         self.fine_lateral = nn.Conv2d(channels[0], size, 1) if with_pyramid else None  # stride 8
         self.middle_lateral = nn.Conv2d(channels[1], size, 1)  # stride 16
         self.coarse_lateral = nn.Conv2d(channels[2], size, 1)  # stride 32
@@ -77,7 +62,7 @@ class SpatialEncoder(GradientCheckpointingLayer):
         tensors = self.backbone.state_dict(keep_vars=True)
         empty = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
         if empty:
-            new = load_backbone(config).state_dict()
+            new = build_backbone(config).state_dict()
             for name in empty:
                 init.copy_(tensors[name], new[name].to(tensors[name].device))
 
@@ -85,7 +70,7 @@ class SpatialEncoder(GradientCheckpointingLayer):
         """Training mode for everything except the backbone's BatchNorms, whose statistics stay frozen."""
         super().train(mode)
         for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if hasattr(module, "running_var"):  # timm has such norms that are not PyTorch's
                 module.eval()
         return self
 
@@ -108,6 +93,8 @@ class SpatialEncoder(GradientCheckpointingLayer):
                 "The video processor pads to such a canvas; set its `size` to multiples of 32."
             )
         maps = self.backbone(frames.contiguous(memory_format=torch.channels_last)).feature_maps
+        if self.stride_adapter is not None:
+            maps = self.stride_adapter(maps)
         expected = [(height // stride, width // stride) for stride in (8, 16, 32)]
         if [tuple(feature_map.shape[-2:]) for feature_map in maps] != expected:
             raise ValueError(
