@@ -242,6 +242,12 @@ class KineTrackConfig(PreTrainedConfig):
         for name, value in (self.tracker_settings or {}).items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"`tracker_settings[{name!r}]` must be a number of at least 0, got {value}.")
+        low = (self.tracker_settings or {}).get("low_threshold", 0.0)
+        if low > self.detection_threshold:
+            raise ValueError(
+                f"`tracker_settings['low_threshold']` ({low}) must not exceed `detection_threshold` "
+                f"({self.detection_threshold}). Tune again after calibrating."
+            )
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"`loss_weights[{name!r}]` must be at least 0, got {weight}.")

@@ -1,6 +1,5 @@
 """Chooses what a model needs beyond its weights, on the dev list: temperature, "uncertain" and detection thresholds."""
 
-import json
 import os
 from pathlib import Path
 
@@ -10,10 +9,14 @@ from scipy.special import log_softmax
 
 from ..processing.loading import load_model
 from ..processing.session_kinetrack import KineTrackSession
+from .atomic_files import update_json_atomically
 from .data.sources import ACTION_SET
 from .data.splits import read_split
-from .evaluate import evaluate
+from .detection_cache import detect_sequence
+from .evaluate import person_label
+from .evaluation_items import Sequence, list_items
 from .evaluation_runs import Stopwatch, classify_clip
+from .tune import score_settings, session_settings
 
 DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
@@ -23,7 +26,7 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
 
     The temperature minimises the negative log-likelihood of the dev clips (Guo et al., arXiv 1706.04599). The action
     threshold is the lowest at which `precision` of the dev clips that get an answer get the right one. The detection
-    threshold has the best MOTA + IDF1 on the dev sequences.
+    threshold has the best MOTA + IDF1 on the dev sequences; `kinetrack tune` refines it with the tracker's settings.
 
     Args:
         model: folder of a trained model.
@@ -35,7 +38,7 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
 
     Raises:
         FileNotFoundError: no model or no data there.
-        ValueError: the dev list names no clips with action labels.
+        ValueError: the dev list names no clips with action labels, or no sequences.
     """
     network, processor = load_model(model)
     network.config.action_temperature = 1.0
@@ -44,18 +47,24 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
     probabilities = np.exp(log_softmax(log_probabilities / temperature, axis=-1))
     threshold, answered = precision_threshold(probabilities, targets, precision)
 
-    scores = {}
-    for candidate in DETECTION_THRESHOLDS:
-        combined = evaluate((network, processor), data, "tracking", split="dev", threshold=candidate)
-        scores[candidate] = combined["tracking"]["COMBINED"]
+    sequences = [item for item in list_items(data, "dev") if isinstance(item, Sequence)]
+    if not sequences:
+        raise ValueError(f"The dev list names no tracking sequence that is below {data}.")
+    detected = [detect_sequence(network, processor, sequence) for sequence in sequences]
+    person = person_label(network.config)
+    scores = {
+        candidate: score_settings(detected, session_settings(candidate, None), person)["COMBINED"]
+        for candidate in DETECTION_THRESHOLDS
+    }
     best = max(scores, key=lambda candidate: scores[candidate]["MOTA"] + scores[candidate]["IDF1"])
 
     chosen = {
         "action_temperature": round(float(temperature), 4),
         "action_threshold": round(float(threshold), 4),
         "detection_threshold": float(best),
+        "tracker_settings": None,  # what was tuned before belongs to another threshold
     }
-    _write_config(Path(model), chosen)
+    update_json_atomically(Path(model) / "config.json", chosen)
     return chosen | {
         "dev_clips": len(targets),
         "dev_top1": float((probabilities.argmax(-1) == targets).mean()),
@@ -108,12 +117,3 @@ def _dev_predictions(network, processor, root: Path) -> tuple[np.ndarray, np.nda
     if not rows:
         raise ValueError(f"The dev list names no clip of actions/{ACTION_SET}; there is nothing to calibrate on.")
     return np.stack(rows), np.array(targets)
-
-
-def _write_config(folder: Path, values: dict) -> None:
-    """Changes fields of `config.json` in one piece."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | values
-    partial = path.with_name("config.json.partial")
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..processing.session_kinetrack import KineTrackSession
 from ..processing.tracking_kinetrack import Detections, KineTracker
+from .atomic_files import atomic_path
 from .evaluation_items import Sequence, sequence_frames
 
 # Below this the tracker never looks, whatever it is tuned to.
@@ -107,9 +108,8 @@ def save_detections(detected: list[SequenceDetections], path: Path) -> None:
             f"{number}/embedding": np.concatenate([frame.data["embedding"] for frame in item.frames]),
         }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial.npz")
-    np.savez_compressed(partial, **arrays)
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 def load_detections(sequences: list[Sequence], path: Path) -> list[SequenceDetections]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..processing.session_kinetrack import KineTrackSession
 from .ablation import ablated
+from .atomic_files import write_atomically
 from .evaluation_actions import ActorClip, detect_actions, label_stability, read_actor, two_actors
 from .evaluation_items import EXPECTED, LabelledClip, Sequence, check_sequence, list_items
 from .evaluation_runs import RegionSession, Stopwatch, classify_people, track_sequence
@@ -266,19 +267,17 @@ def _write_report(folder: Path, report: dict, rows: dict[str, np.ndarray]) -> No
 
     (folder / "tracks").mkdir(parents=True, exist_ok=True) if rows else folder.mkdir(parents=True, exist_ok=True)
     files = {
-        folder / "evaluation.json": json.dumps(_without_curves(report), indent=2).encode(),
-        folder / "evaluation.md": evaluation_markdown(report).encode(),
+        folder / "evaluation.json": json.dumps(_without_curves(report), indent=2),
+        folder / "evaluation.md": evaluation_markdown(report),
         **{folder / name: content for name, content in evaluation_figures(report).items()},
     }
     for name, tracks in rows.items():
         lines = (
             f"{int(r[0])},{int(r[1])},{r[2]:.2f},{r[3]:.2f},{r[4]:.2f},{r[5]:.2f},{r[6]:.4f},-1,-1,-1\n" for r in tracks
         )
-        files[folder / "tracks" / f"{name}.txt"] = "".join(lines).encode()
+        files[folder / "tracks" / f"{name}.txt"] = "".join(lines)
     for path, content in files.items():
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_atomically(path, content)
 
 
 def _without_curves(report: dict) -> dict:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..processing.loading import load_model
+from .atomic_files import update_json_atomically
 from .detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections, track_detections
 from .evaluate import person_label
 from .evaluation_items import Sequence, check_sequence, list_items, read_sequence_info
@@ -84,7 +85,7 @@ def tune(
         "tracker_settings": {name: value for name, value in best.items() if name != "high_threshold"},
     }
     if write:
-        _write_config(folder, chosen)
+        update_json_atomically(folder / "config.json", chosen)
     return chosen | {
         "trials": trials,
         "seed": seed,
@@ -178,12 +179,3 @@ def _detections(network, processor, sequences, folder: Path, cache: Path) -> lis
 
 
 _ASSOCIATION = ("detection_threshold", "tracker_settings", "action_temperature", "action_threshold")
-
-
-def _write_config(folder: Path, values: dict) -> None:
-    """Changes fields of `config.json` in one piece."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | values
-    partial = path.with_name("config.json.partial")
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -150,13 +150,15 @@ def test_wrong_type_raises_naming_the_field(field, value):
 
 def test_tracker_settings_are_those_of_the_tracker(tmp_path):
     tracker = set(inspect.signature(KineTracker).parameters)
-    settings = dict.fromkeys(configuration_kinetrack._TRACKER_SETTINGS, 0.5)
+    settings = dict.fromkeys(configuration_kinetrack._TRACKER_SETTINGS, 0.4)
     assert set(settings) < tracker
     KineTrackConfig(tracker_settings=settings).save_pretrained(tmp_path)
     assert KineTrackConfig.from_pretrained(tmp_path).tracker_settings == settings
 
 
-@pytest.mark.parametrize("settings", [{"min_hit": 2}, {"high_threshold": 0.4}, {"min_hits": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"min_hit": 2}, {"high_threshold": 0.4}, {"min_hits": -1}, {"low_threshold": 0.9}]
+)
 def test_impossible_tracker_settings_are_refused_by_name(settings):
     with pytest.raises(StrictDataclassError, match=f"tracker_settings.*{next(iter(settings))}"):
         KineTrackConfig(tracker_settings=settings)
