@@ -1,10 +1,7 @@
 """Temperature and thresholds: right on data whose answer is known."""
 
-import json
-
 import numpy as np
 import pytest
-from kinetrack.hub_scripts import calibrate as calibration
 from kinetrack.hub_scripts.calibrate import fit_temperature, precision_threshold
 from scipy.special import log_softmax
 
@@ -29,10 +26,3 @@ def test_threshold_is_the_lowest_that_keeps_the_precision():
 def test_threshold_where_nothing_is_precise_enough_keeps_only_the_surest():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4]])
     assert precision_threshold(probabilities, np.array([1, 1]), 0.5) == (0.9, 0.5)
-
-
-def test_config_is_changed_in_one_piece(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "kinetrack", "action_threshold": 0.0}))
-    calibration._write_config(tmp_path, {"action_threshold": 0.4})
-    assert json.loads((tmp_path / "config.json").read_text()) == {"model_type": "kinetrack", "action_threshold": 0.4}
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
