@@ -12,6 +12,7 @@ import av
 import kinetrack
 import numpy as np
 import pytest
+import torch
 from kinetrack.hub_scripts import cli, console
 
 FILES = ["analysis.json", "annotated.mp4", "summary.png", "tracks.txt"]
@@ -175,6 +176,28 @@ def test_video_with_an_alpha_channel_is_analysed(analyze, make_video, tmp_path):
     assert analyze(path, "--no-video")[0] == 0
 
 
+def test_boxes_wholly_outside_the_frame_are_survived(analyze, video_path, tmp_path, monkeypatch):
+    found = {
+        "boxes": torch.tensor([[-200.0, -200.0, -100.0, -100.0], [500.0, 300.0, 600.0, 400.0]]),
+        "scores": torch.tensor([0.9, 0.8]),
+        "labels": torch.zeros(2, dtype=torch.long),
+        "embeddings": torch.nn.functional.normalize(torch.ones(2, 6), dim=-1),
+    }
+    monkeypatch.setattr("kinetrack.processing.session_kinetrack.decode_detections", lambda *a, **k: [found])
+    code, _, err = analyze(video_path)
+    assert code == 0, err
+    folder = tmp_path / "out" / video_path.stem
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    rows = np.loadtxt(folder / "tracks.txt", delimiter=",", ndmin=2)
+    assert set(rows[:, 1]) == {1, 2} and (rows[rows[:, 1] == 1, 2] < -100).all()
+
+
+def test_missing_pyav_says_what_to_install(analyze, video_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = analyze(video_path)
+    assert code == 1 and len(errors(err)) == 1 and "pip install av" in err and "Traceback" not in err
+
+
 def test_an_untrained_model_is_refused_and_the_option_named(run, untrained_model_folder, video_path, tmp_path):
     command = ["analyze", video_path, "-m", untrained_model_folder, "-o", tmp_path / "out", "--no-video"]
     code, _, err = run(*command)
@@ -282,6 +305,15 @@ def test_evaluate_prints_the_report(run, model_folder, tmp_path, video_path, mon
     assert code == 0, err
     assert "# Evaluation" in out and "top-1" in out
     assert (tmp_path / "report" / "evaluation.json").exists()
+
+
+def test_evaluate_with_a_label_the_model_does_not_know(run, model_folder, tmp_path, video_path):
+    clip = tmp_path / "data" / "juggle" / "a.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(video_path.read_bytes())
+    code, _, err = run("evaluate", model_folder, "--data", tmp_path / "data", "-o", tmp_path / "report")
+    assert code == 1 and len(errors(err)) == 1 and "no class 'juggle'" in err and "walk, run, sit" in err
+    assert not (tmp_path / "report").exists()
 
 
 def test_evaluate_without_data_ends_with_one_line(run, model_folder, tmp_path):
