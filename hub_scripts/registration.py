@@ -4,6 +4,11 @@
 should not cost. So the registration waits until Transformers' own modules are imported. They, KineTrack's own four
 modules and `modeling_utils` import each other in many orders, some of them circular; registering only while none of
 them is half-way through its import makes every order work.
+
+A hook on imports is unusual, but nothing simpler does all of it: registering at once makes `import kinetrack` load
+PyTorch; registering when one of KineTrack's names is first used comes too late for somebody who imports KineTrack and
+then asks only `AutoModel`; and the tables of names that Transformers loads lazily reach no module outside Transformers.
+The hook removes itself once everything is registered.
 """
 
 import sys
