@@ -71,8 +71,8 @@ SizeOption = Annotated[
     tuple | None,
     typer.Option(
         "--size",
-        help="Model input, multiples of 32. \\[default: fitted to the video]",
-        metavar="HxW",
+        help="Pixels the model works on, such as 352x640; multiples of 32. \\[default: fitted to the video]",
+        metavar="HEIGHTxWIDTH",
         parser=parse_size,
     ),
 ]
@@ -196,9 +196,15 @@ def evaluate(
         Path, typer.Option("--data", help="Folder with MOT sequences, folders of clips by class, or both.")
     ],
     task: TaskOption = Task.both,
-    split: Annotated[Split | None, typer.Option("--split", help="Only what this committed list names.")] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option("--split", help="Only the held-out items: val for figures to report, dev for choosing settings."),
+    ] = None,
     half: Annotated[
-        Half | None, typer.Option("--half", help="Only this half of every sequence, as MOT17 is usually split.")
+        Half | None,
+        typer.Option(
+            "--half", help="Only the first (train) or second (val) half of every sequence, as MOT17 is usually split."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -209,10 +215,16 @@ def evaluate(
     ] = False,
     ablation: Annotated[
         list[Ablation] | None,
-        typer.Option("--ablation", help="Score once more without this part of the model; may be repeated."),
+        typer.Option(
+            "--ablation",
+            help="Score once more with memory (reset) or attention (uniform) switched off; may be repeated.",
+        ),
     ] = None,
     tracked_actors: Annotated[
-        bool, typer.Option("--tracked-actors", help="Two actors also through the boxes of the tracker.")
+        bool,
+        typer.Option(
+            "--tracked-actors", help="Score two actors also by the boxes of the tracker, not only by the true ones."
+        ),
     ] = False,
     threshold: ThresholdOption = None,
     size: SizeOption = None,
@@ -221,8 +233,9 @@ def evaluate(
 ) -> None:
     r"""Score a model: HOTA, MOTA, IDF1 by TrackEval; actions of clips, and of people where they have boxes.
 
-    Clips: top-1, top-5, by class, calibration. People: top-1 on their own boxes, two actors side by side, frame-mAP and
-    video-mAP at 0.5. And whether labels hold at 10, 15 and 30 frames a second.
+    Clips: top-1, top-5, by class, calibration; whether labels hold at 10, 15 and 30 frames a second.
+
+    People: top-1 on their own boxes, two actors side by side, frame-mAP and video-mAP at 0.5.
 
     Needs  pip install -e '.\[train]'  in KineTrack's folder.
     """
@@ -250,13 +263,15 @@ def evaluate(
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack calibrate runs/nano/model --data data[/cyan]")
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model; its config.json changes.", metavar="MODEL")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a trained model, whose config.json is changed.", metavar="MODEL")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/ and actions/.")],
     precision: Annotated[
-        float, typer.Option("--precision", help="Share of right answers wanted among those above the threshold.")
+        float, typer.Option("--precision", help="Share of right actions wanted among those not called uncertain.")
     ] = 0.75,
 ) -> None:
-    r"""Choose the temperature and the thresholds of a trained model on the dev list.
+    r"""Choose the temperature and the thresholds of a trained model on the held-out dev list.
 
     Needs  pip install -e '.\[train]'  in KineTrack's folder.
     """
@@ -269,13 +284,15 @@ def calibrate(
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack tune runs/nano/model --data data[/cyan]")
 def tune(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained model; its config.json changes.", metavar="MODEL")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a trained model, whose config.json is changed.", metavar="MODEL")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/.")],
-    trials: Annotated[int, typer.Option("--trials", help="Settings to try.")] = 150,
-    seed: Annotated[int, typer.Option("--seed", help="Of the search.")] = 0,
+    trials: Annotated[int, typer.Option("--trials", help="How many settings to try.")] = 150,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave config.json as it is.")] = False,
 ) -> None:
-    r"""Search the settings of association on the dev list, without touching the model.
+    r"""Choose the tracker's settings for a trained model on the held-out dev list; its weights stay as they are.
 
     The model runs once; its detections are kept in ~/.cache/kinetrack. The best settings go into config.json, where
     every session picks them up.
