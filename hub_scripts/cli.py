@@ -161,6 +161,40 @@ def analyze(
 
 @app.command(
     epilog="[bold]Examples[/bold]\n\n"
+    "The paper's encoder, pretrained:  [cyan]kinetrack init --backbone-weights microsoft/resnet-50 --labels walk,run "
+    "-o start[/cyan]\n\n"
+    "Another backbone:  [cyan]kinetrack init --preset nano --backbone convnextv2_atto --backbone-weights "
+    "timm/convnextv2_atto.fcmae_ft_in1k -o start[/cyan]"
+)
+def init(
+    backbone_weights: Annotated[
+        str,
+        typer.Option(
+            "--backbone-weights",
+            help="File (.safetensors, .pth), folder or Hub id, of Transformers, torchvision or timm.",
+            metavar="PATH_OR_ID",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
+    preset: Annotated[str, typer.Option("--preset", help="base or nano.", metavar="PRESET")] = "base",
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", help="Actions: names between commas, or a file with one a line.", metavar="NAMES"),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="timm's name of another backbone.", metavar="NAME")
+    ] = None,
+) -> None:
+    """Make an untrained model whose backbone has pretrained weights: what a training starts from."""
+    from .initialise import initialise, read_labels
+
+    loaded = initialise(preset, backbone_weights, output, labels and read_labels(labels), backbone)
+    print(f"{output}: backbone weights of {loaded.source} ({loaded.format}), everything else not trained.")
+    print(f"Train it with: kinetrack train CONFIG.yaml model.checkpoint={output}")
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
     "Train, or go on where the last run stopped:  [cyan]kinetrack train hub_scripts/configs/nano.yaml "
     "data.root=data output=runs/nano[/cyan]\n\n"
     "Change any setting:  [cyan]kinetrack train nano.yaml steps=500 data.actions.batch_size=2[/cyan]"
