@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_hub import add_hub_commands
+
 app = typer.Typer(
     name="kinetrack",
     no_args_is_help=True,
@@ -374,6 +376,9 @@ def benchmark(
         allow_untrained=allow_untrained,
     )
     print(format_report(report))
+
+
+add_hub_commands(app)
 
 
 def main() -> None:
