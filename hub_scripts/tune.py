@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..processing.loading import load_model
+from ..processing.session_kinetrack import tracker_settings
+from ..processing.tracking_kinetrack import KineTracker
 from .atomic_files import update_json_atomically
 from .detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections, track_detections
 from .evaluate import person_label
@@ -116,12 +118,7 @@ def draw_settings(trial) -> dict:
 
 def session_settings(threshold: float, tuned: dict | None) -> dict:
     """The settings a session gives its tracker, with the tracker's own defaults where it says nothing."""
-    from ..processing.tracking_kinetrack import KineTracker
-
-    tracker = KineTracker(
-        **{"high_threshold": threshold, "new_track_threshold": threshold, "low_threshold": min(0.1, threshold)}
-        | (tuned or {})
-    )
+    tracker = KineTracker(**tracker_settings(threshold, tuned))
     names = ("high_threshold", "low_threshold", "new_track_threshold", "min_hits", "min_similarity", "min_iou_low")
     names += ("appearance_weight", "max_appearance_distance", "embedding_momentum", "max_lost_seconds")
     names += ("max_unsure_seconds",)

@@ -113,6 +113,21 @@ class TrackMemories:
         self.memory = self.memory.rows(torch.from_numpy(kept).to(self.memory.scores.device))
 
 
+def tracker_settings(threshold: float, tuned: dict | None = None, own_threshold: bool = True) -> dict:
+    """What a session tells its `KineTracker`.
+
+    Args:
+        threshold: score from which an object is reported.
+        tuned: `config.tracker_settings`.
+        own_threshold: whether `threshold` is the configuration's. With another one, tuned scores are left out, because
+            they belong to that of the configuration; what else was tuned holds.
+    """
+    scores = {"high_threshold": threshold, "new_track_threshold": threshold, "low_threshold": min(0.1, threshold)}
+    tuned = {name: value for name, value in (tuned or {}).items() if own_threshold or name not in scores}
+    # The model's own detections waver less than other detectors', so low scores need to bridge less.
+    return scores | {"max_unsure_seconds": 1.0} | tuned
+
+
 class KineTrackSession:
     """Runs a KineTrack model over one stream of frames.
 
@@ -170,16 +185,8 @@ class KineTrackSession:
         self.threshold = config.detection_threshold if threshold is None else threshold
         if not 0 < self.threshold < 1:
             raise ValueError(f"`threshold` is a score between 0 and 1, got {self.threshold}.")
-        settings = {
-            "high_threshold": self.threshold,
-            "new_track_threshold": self.threshold,
-            "low_threshold": min(0.1, self.threshold),
-        }
-        tuned = dict(getattr(config, "tracker_settings", None) or {})
-        if threshold is not None:
-            # Tuned scores belong to the model's own threshold; what else was tuned holds at any.
-            tuned = {name: value for name, value in tuned.items() if name not in settings}
-        self.tracker = KineTracker(**(settings | tuned | (tracker or {})))
+        tuned = getattr(config, "tracker_settings", None)
+        self.tracker = KineTracker(**(tracker_settings(self.threshold, tuned, threshold is None) | (tracker or {})))
         self._memories = TrackMemories(model.kinetrack.attention) if self.with_actions else None
         self.reset()
 

@@ -143,7 +143,7 @@ class KineTracker:
         max_appearance_distance: float = 0.3,
         embedding_momentum: float = 0.9,
         max_lost_seconds: float = 1.5,
-        max_unsure_seconds: float = 1.0,
+        max_unsure_seconds: float = 3.0,
         max_tracks: int = 1000,
         frame_rate: float = 30.0,
         motion: BoxMotion | None = None,
