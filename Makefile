@@ -17,7 +17,7 @@ OLDEST_TRANSFORMERS = $$($(PYTHON) -c 'import re; \
 OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py $(wildcard tests/hub_scripts/test_bundle*)
 
 .DEFAULT_GOAL := help
-.PHONY: help install analyze test test-common test-oldest lint format train-smoke bench clean
+.PHONY: help install analyze test test-common test-oldest lint format train-smoke bundle bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ format: $(DEVELOPMENT) ## Fix style and formatting where a tool can
 
 train-smoke: $(DEVELOPMENT) ## Train a few steps on made-up data, resume, evaluate
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m train_smoke tests
+
+bundle: $(DEVELOPMENT) ## Make a Hub repository of the shipped model in ./kinetrack-bundle
+	$(BIN)/kinetrack bundle kinetrack-nano --output kinetrack-bundle
 
 bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the association
 	$(BIN)/kinetrack benchmark --output kinetrack-benchmark

@@ -1,8 +1,10 @@
 """Hub repositories: what travels, what cannot, and the proof that the result loads by itself."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
@@ -70,6 +72,23 @@ def test_a_missing_package_is_named(made, tmp_path):
     environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode and "pip install av" in done.stderr.strip().splitlines()[-1], done.stderr[-500:]
+
+
+def test_the_example_of_the_readme_runs_without_the_package(made, tmp_path, make_video, draw_frames):
+    text = (Path(loading_probe.__file__).parents[1] / "README.md").read_text()
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if '"my-model"' in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    make_video(tmp_path / "video.mp4", draw_frames(12, 96, 64), frame_rate=12)
+    (tmp_path / "my-model").symlink_to(made)
+    program = f"import sys\nsys.path.insert(0, {str(Path(loading_probe.__file__).parent)!r})\n"
+    program += "from loading_probe import hide\nsys.path.pop(0)\nhide('kinetrack')\n" + example
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    label, actions, tracks = done.stdout.splitlines()
+    assert label.startswith("LABEL_") and actions.startswith("[{'score'") and tracks.startswith("[")
 
 
 def test_only_what_exists_and_cannot_be_imported_counts_as_hidden():
