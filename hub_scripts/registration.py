@@ -1,7 +1,7 @@
 """Makes Transformers' Auto classes and pipelines know KineTrack, without loading them before somebody does.
 
 `AutoConfig.register` and its kin need the classes themselves, and those need PyTorch: seconds that `kinetrack --help`
-should not cost. So the registration waits until Transformers' own modules are imported. They, KineTrack's own four
+should not cost. So the registration waits until Transformers' own modules are imported. They, KineTrack's own
 modules and `modeling_utils` import each other in many orders, some of them circular; registering only while none of
 them is half-way through its import makes every order work.
 
@@ -87,14 +87,14 @@ class _ImportWatcher(MetaPathFinder):
     def __init__(self):
         self.pending = dict(_REGISTRATIONS)
         self.loading: set[str] = set()
-        ours = {module for module, _ in _REGISTRATIONS.values()}
-        self.watched = {*_REGISTRATIONS, *ours, "transformers.modeling_utils"}
+        self.watched = {*_REGISTRATIONS, "transformers.modeling_layers", "transformers.modeling_utils"}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The ordinary spec of a watched module, whose loader reports here; None for all other modules."""
-        if fullname not in self.watched:
+        ours = fullname.startswith(f"{_PACKAGE}.") and fullname.endswith("_kinetrack")
+        if not ours and fullname not in self.watched:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or spec.loader is None:

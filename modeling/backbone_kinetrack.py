@@ -7,6 +7,7 @@ feature pyramid makes the others (ViTDet, arXiv 2203.16527, Section 3).
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import AutoBackbone
 
 STRIDES = (8, 16, 32)
 
@@ -72,8 +73,6 @@ def build_backbone(config) -> nn.Module:
     Raises:
         ValueError: a network that works at one input size only.
     """
-    from transformers import AutoBackbone  # at module level, it would come round to this module: they know each other
-
     settings = config.backbone_config
     if settings.model_type != "timm_backbone":
         return AutoBackbone.from_config(settings)

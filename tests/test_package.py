@@ -99,6 +99,7 @@ def test_unknown_name_is_an_attribute_error():
         "import kinetrack; from transformers import pipeline, AutoModel",
         "from transformers import AutoModel, AutoVideoProcessor; import kinetrack",
         "from kinetrack.modeling.modeling_kinetrack import KineTrackModel",
+        "from kinetrack.modeling.attention_kinetrack import HierarchicalAttention",
         "from kinetrack.processing.pipeline_kinetrack import VideoAnalysisPipeline",
     ],
 )
