@@ -15,14 +15,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from ..configuration.configuration_kinetrack import KineTrackConfig
 from ..modeling.attention_kinetrack import relative_entropy
-from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.video_processing_kinetrack import KineTrackVideoProcessor
 from .atomic_files import write_json_atomically
-from .pretrained import load_efficientnet_lite0_imagenet
 from .train_config import TrainConfig
 from .train_data import training_streams
+from .train_model import build_model, freeze_stages
 
 logger = logging.getLogger(__name__)
 
@@ -49,52 +47,6 @@ class LearnedBalance(nn.Module):
             log_variance = self.log_variances[kind].clamp(-1.5, 1.5)
             total = total + self.factors[kind] * (torch.exp(-log_variance) * term + log_variance)
         return total
-
-
-def build_model(settings: TrainConfig, data_labels: dict) -> KineTrackForVideoAnalysis:
-    """The model to train: a checkpoint, or a preset with ImageNet weights in its backbone.
-
-    Args:
-        settings: the run's settings.
-        data_labels: `id2label` and `label_groups` of the data.
-    """
-    if settings.model.checkpoint is not None:
-        return KineTrackForVideoAnalysis.from_pretrained(settings.model.checkpoint, **settings.model.config)
-    model = KineTrackForVideoAnalysis(
-        KineTrackConfig.from_preset(settings.model.preset, **(data_labels | settings.model.config))
-    )
-    if settings.model.backbone_weights is not None:
-        load_backbone_weights(model, settings.model.backbone_weights)
-    return model
-
-
-def load_backbone_weights(model, path: str) -> None:
-    """Loads ImageNet weights of EfficientNet-Lite0 into the backbone.
-
-    Raises:
-        ValueError: the file does not hold every weight the backbone needs.
-    """
-    weights = load_efficientnet_lite0_imagenet(path)
-    backbone = getattr(model.kinetrack.encoder.backbone, "_backbone", model.kinetrack.encoder.backbone)
-    missing, _ = backbone.load_state_dict(weights, strict=False)  # the classifier is rightly left over
-    if missing:
-        raise ValueError(f"{path} lacks {len(missing)} weights of the backbone, such as {missing[0]}.")
-
-
-def freeze_stages(model, count: int) -> None:
-    """Stops the gradient of the backbone's stem and of its first `count - 1` stages."""
-    if not count:
-        return
-    backbone = model.kinetrack.encoder.backbone
-    inner = getattr(backbone, "_backbone", backbone)
-    if hasattr(inner, "blocks"):  # timm's EfficientNets
-        frozen = [inner.conv_stem, inner.bn1, *inner.blocks[: count - 1]]
-    elif hasattr(inner, "embedder"):  # transformers' ResNet
-        frozen = [inner.embedder, *inner.encoder.stages[: count - 1]]
-    else:
-        raise ValueError(f"`frozen_stages` is not known for a {type(inner).__name__} backbone; set it to 0.")
-    for part in frozen:
-        part.requires_grad_(False)
 
 
 def parameter_groups(model, balance: nn.Module, settings: TrainConfig) -> list[dict]:
@@ -144,7 +96,8 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
     set_seed(settings.seed)
     streams = training_streams(settings)
-    model = build_model(settings, streams.labels)
+    model, processor = build_model(settings, streams.labels)
+    streams.normalise(processor.image_mean, processor.image_std)
     freeze_stages(model, settings.frozen_stages)
     model.to(memory_format=torch.channels_last)
     balance = LearnedBalance(model.config.loss_weights, settings.learned_balance)
@@ -191,12 +144,12 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
         progress.step += 1
         log.step(progress.step, float(norm), schedule.get_last_lr(), balance)
         if settings.evaluate_every and progress.step % settings.evaluate_every == 0 and accelerator.is_main_process:
-            save_model(averaged.module, output / "model", trained=False)
+            save_model(averaged.module, processor, output / "model", trained=False)
             log.write(streams.evaluate(averaged.module) | {"step": progress.step})
     log.close()
     save_checkpoint(accelerator, output)
     if accelerator.is_main_process:
-        save_model(averaged.module, output / "model", trained=True)
+        save_model(averaged.module, processor, output / "model", trained=True)
         log.write(streams.evaluate(averaged.module) | {"step": progress.step})
     return output / "model"
 
@@ -298,15 +251,13 @@ def to_device(batch: dict, device: torch.device) -> dict:
     return {key: move(value) for key, value in batch.items()}
 
 
-def save_model(model, folder: Path, trained: bool) -> None:
+def save_model(model, processor: KineTrackVideoProcessor, folder: Path, trained: bool) -> None:
     """Writes model and processor next to `folder` and swaps them in, so a half-written model is never seen."""
     staging = folder.with_name(folder.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
     model.config.trained = trained
     model.save_pretrained(staging)
-    KineTrackVideoProcessor(frame_rate=model.config.frame_rate, num_frames=model.config.num_frames).save_pretrained(
-        staging
-    )
+    processor.save_pretrained(staging)
     _swap(staging, folder)
 
 

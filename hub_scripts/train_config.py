@@ -15,7 +15,7 @@ class ModelSettings:
     Attributes:
         preset: `nano` or `base`, for a model from scratch.
         checkpoint: folder or Hub id to go on from, instead of a preset.
-        backbone_weights: ImageNet weights for the backbone (for `nano`: see `hub_scripts/pretrained.py`).
+        backbone_weights: file, folder or Hub id of pretrained weights for the backbone, see `load_backbone_weights`.
         config: overrides of `KineTrackConfig` fields.
     """
 

@@ -1,6 +1,6 @@
 """What a training step draws from, and how the model is judged on the dev list while it learns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,6 +25,7 @@ class TrainingStreams:
 
     def __init__(self, settings: TrainConfig, rank: int = 0, world_size: int = 1):
         self.settings = settings
+        self.normalisation: dict[str, tuple[float, ...]] = {}
         data = settings.data
         self.labels = {"id2label": dict(enumerate(action_names(data.root))), "label_groups": _GROUPS}
         self.loaders: list[tuple[BalancedBatches, DataLoader]] = []
@@ -51,6 +52,12 @@ class TrainingStreams:
         if not self.loaders:
             raise ValueError("Nothing to train on: data.tracking.batch_size and data.actions.batch_size are both 0.")
 
+    def normalise(self, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
+        """Takes the model's normalisation of pixels (in 0..1) in place of the default, before the first step."""
+        self.normalisation = {"image_mean": tuple(image_mean), "image_std": tuple(image_std)}
+        for _, loader in self.loaders:
+            loader.dataset.form = replace(loader.dataset.form, **self.normalisation)
+
     def steps(self, start: int, stop: int) -> Iterator[tuple[dict, ...]]:
         """The batches of steps `start` to `stop`, one of each stream."""
         for batches, _ in self.loaders:
@@ -72,7 +79,8 @@ class TrainingStreams:
     def evaluate(self, model) -> dict[str, float]:
         """Accuracy of actions and groups on the dev clips, whole clips at the model's frame rate."""
         model.eval()
-        form = evaluation_form(replace(ACTION_FORM, num_frames=16), (256, 320), model.config.frame_rate)
+        form = replace(ACTION_FORM, num_frames=16, **self.normalisation)
+        form = evaluation_form(form, (256, 320), model.config.frame_rate)
         clips = ActionClips(action_sources(self.settings.data.root, "dev", self.settings.data.cache), form, train=False)
         hits: dict[str, list[float]] = {}
         for batch in DataLoader(clips, batch_size=4, collate_fn=collate):

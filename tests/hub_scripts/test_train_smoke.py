@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from kinetrack.hub_scripts.data.splits import parse_item, read_split
 from kinetrack.hub_scripts.evaluate import evaluate
 from kinetrack.hub_scripts.train import train
 from kinetrack.hub_scripts.train_config import DataSettings, ModelSettings, StreamSettings, TrainConfig
+from kinetrack.hub_scripts.train_data import training_streams
 
 pytestmark = pytest.mark.train_smoke
 
@@ -64,6 +66,21 @@ def settings_for(data_root, output, steps: int) -> TrainConfig:
         model=ModelSettings(config={"hidden_size": 16, "embedding_size": 8}),
         data=DataSettings(str(data_root), str(output / "cache"), workers=0, tracking=stream, actions=stream),
     )
+
+
+def test_clips_take_the_models_normalisation(data_root, tmp_path):
+    settings = settings_for(data_root, tmp_path, steps=1)
+    batches = []
+    for mean, std in (((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))):
+        streams = training_streams(settings)
+        streams.normalise(mean, std)
+        for batch in next(iter(streams.steps(0, 1))):
+            shown = batch["pixel_mask"][:, None, None] & batch["frame_mask"][:, :, None, None, None]
+            scale, shift = (torch.tensor(value)[:, None, None] for value in (std, mean))
+            batches.append((batch["pixel_values_videos"] * scale + shift) * shown)
+    for first, second in zip(batches[:2], batches[2:], strict=True):
+        assert first.std() > 0.01
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
 
 
 def test_train_resume_evaluate(data_root, tmp_path):
