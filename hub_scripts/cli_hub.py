@@ -1,9 +1,21 @@
-"""Commands that take a checkpoint to the Hub: `kinetrack bundle` and `kinetrack push`."""
+"""Commands that take a checkpoint to the Hub: `kinetrack card`, `kinetrack bundle` and `kinetrack push`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def card(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
+    ],
+) -> None:
+    """Write a checkpoint's model card, README.md, from its configuration, its scores and its card_notes.md."""
+    from ..processing.loading import SHIPPED_MODELS, shipped_models
+    from .model_card import write_card
+
+    print(write_card(SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint))
 
 
 def bundle(
@@ -47,7 +59,8 @@ def push(
 
 
 def add_hub_commands(app: typer.Typer) -> None:
-    """Registers both commands."""
+    """Registers the commands."""
     example = "[bold]Example[/bold]\n\n[cyan]{}[/cyan]"
+    app.command(epilog=example.format("kinetrack card runs/nano/model"))(card)
     app.command(epilog=example.format("kinetrack bundle kinetrack-nano --output my-model"))(bundle)
     app.command(epilog=example.format("kinetrack push my-model me/my-model --private"))(push)

@@ -35,7 +35,8 @@ def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = No
 
     Raises:
         FileNotFoundError: no such model, or a folder that is not a model.
-        ValueError: a model of another kind, an untrained or incomplete one, or a device that is not there.
+        ValueError: a model of another kind, an untrained or incomplete one, one whose weights are pickled, or a device
+            that is not there.
 
     Example:
         >>> import kinetrack
@@ -62,7 +63,7 @@ def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = No
             setattr(config, _HEAD_LEFT_OUT[architecture], False)
     try:
         network, report = AutoModel.from_pretrained(
-            location, config=config, dtype=torch.float32, output_loading_info=True
+            location, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
         processor = AutoVideoProcessor.from_pretrained(location)
     except OSError as error:
@@ -88,6 +89,12 @@ def _locate(model: str | os.PathLike) -> str:
             raise FileNotFoundError(
                 f"The folder {folder} has no {_PROCESSOR_FILES[0]}. Save the processor next to the model with "
                 "`KineTrackVideoProcessor(...).save_pretrained(folder)`."
+            )
+        pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+        if pickled and not any(folder.glob("*.safetensors")):
+            raise ValueError(
+                f"The weights in {folder} are a pickle ({pickled[0]}), which can run code when it is loaded, so only "
+                "safetensors are; save the model again with `save_pretrained`."
             )
         return str(folder)
     if folder.is_file():
