@@ -14,7 +14,7 @@ DEVELOPMENT := $(VENV)/.installed-dev
 OLDEST := .venv-oldest
 OLDEST_TRANSFORMERS = $$($(PYTHON) -c 'import re; \
 	print(re.search(r"\"transformers>=([0-9.]+)\"", open("pyproject.toml").read())[1])')
-OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py $(wildcard tests/hub_scripts/test_bundle*)
+OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install analyze test test-common test-oldest lint format train-smoke bundle bench clean

@@ -105,7 +105,29 @@ def flatten_modules(package: Path = PACKAGE) -> dict[str, str]:
     for name in names:
         if names.count(name) > 1:
             raise BundleError(f"Two travelling modules are called {name}; in a Hub repository all lie in one folder.")
-    return {path.name: flatten_module(path, set(names)) for path in files}
+    flat = {path.name: flatten_module(path, set(names)) for path in files}
+    return {name: text + _name_indirect_imports(name, flat) for name, text in flat.items()}
+
+
+def _name_indirect_imports(name: str, modules: dict[str, str]) -> str:
+    """Lines, never run, that name what a module needs only through others.
+
+    From a local folder, older Transformers copies the files that a module names itself and no more.
+    """
+    direct, reached, waiting = set(_imports(modules[name])), set(), [name.removesuffix(".py")]
+    while waiting:
+        found = set(_imports(modules[f"{waiting.pop()}.py"])) - reached
+        reached |= found
+        waiting += found
+    missing = sorted(reached - direct - {name.removesuffix(".py")})
+    if not missing:
+        return ""
+    lines = "".join(f"    from .{module} import *  # noqa\n" for module in missing)
+    return f"\nif False:  # for Transformers, which searches the text for files to copy\n{lines}"
+
+
+def _imports(text: str) -> list[str]:
+    return re.findall(r"^from \.(\w+_kinetrack) import ", text, re.MULTILINE)
 
 
 def flatten_module(path: Path, names: set[str]) -> str:

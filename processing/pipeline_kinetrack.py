@@ -26,6 +26,7 @@ from ..processing.findings_kinetrack import VideoFindings, name_action, rank
 from ..processing.recording_kinetrack import FindingsRecorder
 from ..processing.session_kinetrack import KineTrackSession
 from ..processing.video_input_kinetrack import VideoSource, is_picture, list_videos
+from ..processing.video_processing_kinetrack import KineTrackVideoProcessor
 
 # The models of a checkpoint that has one head, and the pipeline that needs the other.
 _SAVED_WITH_ONE_HEAD = ("KineTrackForVideoClassification", "KineTrackForObjectTracking")
@@ -52,7 +53,10 @@ class SessionPipeline(Pipeline):
 
     def __init__(self, *args, allow_untrained: bool = False, **kwargs):
         self.allow_untrained = allow_untrained
+        given = kwargs.get("video_processor")
         super().__init__(*args, **kwargs)
+        if not hasattr(self, "video_processor"):  # older Transformers have no such part of a pipeline
+            self.video_processor = given or KineTrackVideoProcessor.from_pretrained(self.model.name_or_path)
         if self.video_processor is None:
             raise ValueError(
                 "This pipeline needs a video processor. Give `video_processor=KineTrackVideoProcessor(...)`, or as "
