@@ -39,6 +39,7 @@ def analyze(
     progress: bool | Progress = False,
     size: tuple[int, int] | None = None,
     allow_untrained: bool = False,
+    on_result: Callable[[Any], None] | None = None,
 ) -> VideoAnalysis:
     """Analyses one video: what happens, who is where, and who does what.
 
@@ -57,6 +58,8 @@ def analyze(
             when unknown), and can cancel the run by raising.
         size: (height, width) of the model input in pixels, multiples of 32; fitted to the video when None.
         allow_untrained: accepts a model whose `config.trained` is False.
+        on_result: called with the `KineTrackFrameResult` of every frame, for what the result does not keep, such as
+            the spatial attention; can cancel the run by raising.
 
     Returns:
         The result; its `output` is the folder of the files.
@@ -76,7 +79,7 @@ def analyze(
     network = load_model(model, device, allow_untrained=allow_untrained) if _is_name(model) else model
     name = _model_name(model, network[0])
     options = {"task": task, "threshold": threshold, "size": size, "allow_untrained": allow_untrained}
-    return _analyze_into(source, folder, network, name, fps, video, progress, options)
+    return _analyze_into(source, folder, network, name, fps, video, progress, options, on_result)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,9 @@ def source_stem(source) -> str:
     return stem if stem.strip(". ") else "video"
 
 
-def _analyze_into(source, folder: Path | None, network, name: str, fps, video: bool, progress, options: dict):
+def _analyze_into(
+    source, folder: Path | None, network, name: str, fps, video: bool, progress, options: dict, on_result=None
+):
     """One video to its result and, in `folder`, its files."""
     from .session_kinetrack import KineTrackSession
 
@@ -198,6 +203,8 @@ def _analyze_into(source, folder: Path | None, network, name: str, fps, video: b
             if sink is not None:
                 sink.write(result)
             recorder.add(result)
+            if on_result is not None:
+                on_result(result)
             report(recorder.num_frames, opened.expected_frames)
         if recorder.num_frames == 0:
             raise ValueError(f"{opened.description['name']} has no frames.")

@@ -17,6 +17,13 @@ logger = logging.getLogger(__name__)
 # Streams may stall for ever; files never reach these limits. Seconds to open and to read.
 _NETWORK_TIMEOUT = (20.0, 60.0)
 
+# What a local file may be, by FFmpeg's names: everything it holds is in the file itself. Playlists (HLS, concat, DASH,
+# SDP, image sequences) are not among them: a file with the name of a video could make them read any other file.
+_SELF_CONTAINED = (
+    "3dostr,aac,ac3,aiff,amr,apng,asf,av1,avi,dirac,dnxhd,dv,flac,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,"
+    "mov,mp3,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,wav,webm,wtv,yuv4mpegpipe"
+)
+
 
 class VideoDecodeError(ValueError):
     """A source that exists but cannot be read as a video."""
@@ -245,10 +252,14 @@ def open_pyav(source):
     av = _import_av()
     target, name = locate(source)
     try:
-        timeout = _NETWORK_TIMEOUT if isinstance(target, str) and not target.startswith("file:") else None
-        container = av.open(target, metadata_errors="ignore", timeout=timeout)
+        container = open_container(target)
     except (av.error.FileNotFoundError, av.error.HTTPNotFoundError) as error:
         raise FileNotFoundError(f"There is no video at {name}.") from error
+    except av.error.ArgumentError as error:
+        raise VideoDecodeError(
+            f"{name} is a playlist, a script or another file that is no video by itself. Give one video file, such as "
+            "MP4, MOV, MKV, WebM or AVI."
+        ) from error
     except (av.error.FFmpegError, OSError) as error:
         raise VideoDecodeError(
             f"{name} cannot be opened as a video ({getattr(error, 'strerror', None) or error}). "
@@ -256,6 +267,23 @@ def open_pyav(source):
         ) from error
     with container:
         yield PyAVVideo(container, name)
+
+
+def open_container(target):
+    """PyAV's container of what `locate` returned.
+
+    A local file, bytes and file objects are only opened as one of the formats that hold all of their content, and with
+    no protocol but that of files, so nothing is read but what was given. URLs may be playlists of streams; FFmpeg itself
+    keeps those from reading files.
+
+    Raises:
+        av.error.FFmpegError: it cannot be opened; `ArgumentError` for a format that is not one of these.
+    """
+    av = _import_av()
+    if isinstance(target, str) and not target.startswith("file:"):
+        return av.open(target, metadata_errors="ignore", timeout=_NETWORK_TIMEOUT)
+    guard = {"format_whitelist": _SELF_CONTAINED, "protocol_whitelist": "file"}
+    return av.open(target, metadata_errors="ignore", options=guard)
 
 
 def is_pyav_available() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .container_kinetrack import locate
+from .container_kinetrack import locate, open_container
 
 ANNOTATED_VIDEO = "annotated.mp4"
 TRACKS = "tracks.txt"
@@ -206,7 +206,7 @@ class _AudioTrack:
         self._pending = None
         av = _import_av()
         try:
-            self._input = av.open(locate(source)[0], metadata_errors="ignore")
+            self._input = open_container(locate(source)[0])
             if not self._input.streams.audio:
                 self.close(flush=False)
                 return

@@ -386,3 +386,17 @@ def test_size_and_threshold_reach_the_session(model, video_path):
     result = analyze(video_path, model, size=(32, 64), threshold=0.9)
     assert result.settings["size"] == [32, 64] and result.settings["threshold"] == 0.9
     assert len(result.observations.scores) == 0 or result.observations.scores.max() >= 0.9
+
+
+def test_on_result_sees_every_frame_and_can_cancel(video_path, model_folder, tmp_path):
+    seen = []
+    analysis = analyze(video_path, model=model_folder, on_result=seen.append)
+    assert [result.frame_index for result in seen] == analysis.frame_indices.tolist()
+    assert all(result.spatial_attention.sum() == pytest.approx(1, abs=1e-3) for result in seen)
+
+    def cancel(result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyze(video_path, model=model_folder, output=tmp_path, on_result=cancel)
+    assert not list(tmp_path.iterdir())
