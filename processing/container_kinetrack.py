@@ -273,8 +273,8 @@ def open_container(target):
     """PyAV's container of what `locate` returned.
 
     A local file, bytes and file objects are only opened as one of the formats that hold all of their content, and with
-    no protocol but that of files, so nothing is read but what was given. URLs may be playlists of streams; FFmpeg itself
-    keeps those from reading files.
+    no protocol but that of files, so nothing is read but what was given. URLs may be playlists of streams; FFmpeg
+    itself keeps those from reading files.
 
     Raises:
         av.error.FFmpegError: it cannot be opened; `ArgumentError` for a format that is not one of these.
