@@ -174,6 +174,30 @@ class KineTrackModel(KineTrackPreTrainedModel):
             output.attentions = (output.spatial_attention, output.temporal_attention)
         return output if _wants_dict(self.config, return_dict) else output.to_tuple()
 
+    def initial_state(self, batch: int, height: int, width: int) -> KineTrackState:
+        """The state of streams that have not begun; continuing it is the same as `state=None`.
+
+        Args:
+            batch: number of streams.
+            height: H of the model input, a multiple of 32.
+            width: W of the model input, a multiple of 32.
+        """
+        size, stride = self.config.hidden_size, self.config.feature_stride
+        anchor = self.norm.weight  # new tensors are of its type, on its device
+        grid = (height // stride, width // stride, size)
+        cached = self.config.temporal_kernel_size - 1
+        memory = self.attention.empty_memory(anchor.new_zeros(batch, size))
+        motion = None
+        if self.motion is not None:
+            motion = anchor.new_zeros(batch, self.config.motion_channels, height // 8, width // 8)
+        return KineTrackState(
+            hidden=tuple(anchor.new_zeros(batch, *grid) for _ in self.propagation),
+            cache=tuple(anchor.new_zeros(batch, cached, *grid) for _ in self.propagation),
+            scores=memory.scores,
+            features=memory.features,
+            motion=motion,
+        )
+
     def valid_overlap(
         self, pixel_mask: torch.Tensor | None, batch: int, height: int, width: int, device: torch.device
     ) -> torch.Tensor:
@@ -401,6 +425,10 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
             cell_mask,
         )
         return tuple(tensor.unflatten(0, (batch, length)) for tensor in maps)
+
+    def initial_state(self, batch: int, height: int, width: int) -> KineTrackState:
+        """See `KineTrackModel.initial_state`."""
+        return self.kinetrack.initial_state(batch, height, width)
 
     def valid_cells(self, pixel_mask: torch.Tensor) -> torch.Tensor:
         """Cells of the detection grid whose centre shows the frame.

@@ -24,6 +24,54 @@ class KineTrackState(ModelOutput):
     features: torch.Tensor | None = None
     motion: torch.Tensor | None = None
 
+    def rows(self, chosen: slice) -> "KineTrackState":
+        """The state of some of the B streams, in memory of its own."""
+        return self._map(lambda tensors: tensors[0][chosen].clone(), [self])
+
+    @staticmethod
+    def join(states: "list[KineTrackState]") -> "KineTrackState":
+        """The states of several streams of one input size as one batch, in this order."""
+        return states[0] if len(states) == 1 else states[0]._map(torch.cat, states)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Copies of all tensors by name, such as `hidden.0`."""
+        return {name: tensor.clone() for name, tensor in self._named()}
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Takes over what `tensors` gave, on this state's device.
+
+        Raises:
+            ValueError: names or shapes of another model or input size.
+        """
+        own = dict(self._named())
+        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        if given != wanted:
+            raise ValueError(f"The temporal state has the tensors {given}, this model and size need {wanted}.")
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+    def _named(self):
+        for index, (hidden, cache) in enumerate(zip(self.hidden, self.cache, strict=True)):
+            yield f"hidden.{index}", hidden
+            yield f"cache.{index}", cache
+        yield "scores", self.scores
+        yield "features", self.features
+        if self.motion is not None:
+            yield "motion", self.motion
+
+    @classmethod
+    def _map(cls, function, states) -> "KineTrackState":
+        """A state whose every tensor is `function` of a list, that of the same tensors of `states`."""
+        first = states[0]
+        return cls(
+            hidden=tuple(function([s.hidden[i] for s in states]) for i in range(len(first.hidden))),
+            cache=tuple(function([s.cache[i] for s in states]) for i in range(len(first.cache))),
+            scores=function([s.scores for s in states]),
+            features=function([s.features for s in states]),
+            motion=None if first.motion is None else function([s.motion for s in states]),
+        )
+
 
 @dataclass
 class KineTrackModelOutput(ModelOutput):

@@ -108,6 +108,26 @@ class BoxMotion:
         grown[:, 2] += area * (seconds * self._drift)
         return moved, grown
 
+    def lose_sight(self, mean: np.ndarray, covariance: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+        """Every filter after a time in which nothing could be seen: at the same place, its velocity unknown again.
+
+        Args:
+            mean: `(N, 8)`.
+            covariance: `(N, 3, 4)`.
+            seconds: elapsed time.
+
+        Returns:
+            The new `mean (N, 8)` and `covariance (N, 3, 4)`.
+        """
+        still, widened = mean.copy(), covariance.copy()
+        still[:, 4:] = 0.0
+        widened[:, 1] = 0.0
+        widened[:, 2] = _area(mean) * self._start
+        still, widened = self.predict(still, widened, seconds)
+        widened[:, 1] = 0.0
+        widened[:, 2] = _area(mean) * self._start
+        return still, widened
+
     def update(
         self, mean: np.ndarray, covariance: np.ndarray, boxes: np.ndarray, scores: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -4,16 +4,19 @@ A session owns everything a stream carries: the model's temporal state, the trac
 the clock. Sessions share nothing but the weights, so any number of them can run side by side.
 """
 
+import copy
 import time as clock
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames
 from ..processing.detection_kinetrack import decode_detections
+from ..processing.stepping_kinetrack import PendingFrame, step_sessions
+from ..processing.track_memories_kinetrack import TrackMemories
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
 
@@ -62,55 +65,6 @@ class KineTrackFrameResult:
     window_times: np.ndarray | None = None
     updated: bool = True
     timings: dict[str, float] = field(default_factory=dict)
-
-
-class TrackMemories:
-    """The temporal attention's memory of every live track: rows of one table, never feature maps."""
-
-    def __init__(self, attention):
-        self.attention = attention
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all tracks."""
-        self.track_ids = np.zeros(0, np.int64)
-        self.memory = None
-
-    def attend(self, track_ids: np.ndarray, scores: torch.Tensor, pooled: torch.Tensor, commit: bool) -> torch.Tensor:
-        """Eq. 5 for every track over its own past and this frame.
-
-        Args:
-            track_ids: (N,) identities, all different.
-            scores: (N,) w_tau . f, -inf for a box outside the frame.
-            pooled: (N, D) f.
-            commit: whether this frame is remembered.
-
-        Returns:
-            R (N, D).
-        """
-        if self.memory is None:
-            self.memory = self.attention.empty_memory(pooled[:0])
-        missing = np.setdiff1d(track_ids, self.track_ids)
-        ids = np.concatenate([self.track_ids, missing])
-        memory = self.memory.join(self.attention.empty_memory(pooled[:1].expand(len(missing), -1)))
-        rows = torch.from_numpy(np.argsort(ids)[np.searchsorted(np.sort(ids), track_ids)]).to(pooled.device)
-        # Tracks that are not in this frame spend a tick without a box, so old sightings leave the window.
-        all_scores = pooled.new_full((len(ids), 1), float("-inf")).index_copy(0, rows, scores[:, None])
-        all_pooled = pooled.new_zeros(len(ids), 1, pooled.shape[-1]).index_copy(0, rows, pooled[:, None])
-        _, summary, memory = self.attention.attend_time(all_scores, all_pooled, None, memory)
-        if commit:
-            alive = (memory.scores > float("-inf")).any(1)
-            self.track_ids = ids[alive.cpu().numpy()]
-            self.memory = memory.rows(alive)
-        return summary[rows]
-
-    def keep(self, track_ids: np.ndarray) -> None:
-        """Drops the memories of all tracks but these."""
-        if self.memory is None:
-            return
-        kept = np.isin(self.track_ids, track_ids)
-        self.track_ids = self.track_ids[kept]
-        self.memory = self.memory.rows(torch.from_numpy(kept).to(self.memory.scores.device))
 
 
 def tracker_settings(threshold: float, tuned: dict | None = None, own_threshold: bool = True) -> dict:
@@ -193,18 +147,79 @@ class KineTrackSession:
     def reset(self) -> None:
         """Starts a new stream: no state, no tracks, identities from 1 again."""
         self.tracker.reset()
+        self._canvas = self._frame_size = self._pixel_mask = None
         self._reset_time()
         self._frame_index = 0
         self._last_time = None
 
     def _reset_time(self):
         """Forgets what the temporal part knows, but not who is who."""
-        self._state = None
-        self._canvas = self._frame_size = self._pixel_mask = None
+        self._state = None if self._canvas is None else self.model.initial_state(1, *self._canvas)
         self._next_tick = None
         self._tick_times = deque(maxlen=self.model.config.attention_window or 2)
+        self._standing = {}
         if self._memories is not None:
             self._memories.reset()
+
+    def bridge(self, seconds: float) -> None:
+        """Tells the session that its source was away, or the program itself, for some time before the next frame.
+
+        The temporal part starts again, since nobody knows what happened; tracks wait where they were last seen and can
+        be found again (see `KineTracker.bridge`).
+
+        Args:
+            seconds: how long nothing could be seen. The next frame's time has to be later by more than that.
+        """
+        self.tracker.bridge(seconds)
+        if self._last_time is not None:
+            self._last_time += seconds
+        self._reset_time()
+
+    def state_dict(self) -> dict:
+        """All that the stream carries, as nested dictionaries of tensors, arrays and plain values, all of them copies.
+
+        `write_states` saves it to a file; a session with the same model and options goes on from it to the bit.
+        """
+        state = {
+            "frame_index": self._frame_index,
+            "time": self._last_time,
+            "next_tick": self._next_tick,
+            "tick_times": list(self._tick_times),
+            "frame_size": self._frame_size and list(self._frame_size),
+            "tracker": self.tracker.state_dict(),
+            "standing": {name: copy.copy(value) for name, value in self._standing.items()},
+        }
+        if self._state is not None:
+            state["temporal"] = self._state.tensors()
+        if self._memories is not None:
+            state["memories"] = self._memories.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Goes on from a `state_dict`: times, identities and all that the model remembers.
+
+        Raises:
+            ValueError: the state of another model, or of another size or task. The session is reset then.
+        """
+        self.reset()
+        try:
+            if state["frame_size"] is not None:
+                self._fit(*state["frame_size"])
+                self._state.load_tensors(state["temporal"])
+            if self._memories is not None:
+                self._memories.load_state_dict(
+                    state["memories"], next(self.model.parameters()).new_zeros(1, self.model.config.hidden_size)
+                )
+            self.tracker.load_state_dict(state["tracker"])
+            self._frame_index, self._last_time = state["frame_index"], state["time"]
+            self._next_tick, self._standing = state["next_tick"], dict(state["standing"])
+            self._tick_times.extend(state["tick_times"])
+        except (KeyError, TypeError, ValueError) as error:
+            self.reset()
+            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(
+                f"This state cannot be continued: {what} Give the model and the options that it was saved with."
+            ) from error
 
     def run(self, source, fps: float | None = None) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory.
@@ -236,9 +251,8 @@ class KineTrackSession:
         for index, frame in enumerate(source):
             yield frame if isinstance(frame, VideoFrame) else VideoFrame(frame, index / (fps or 25.0), index)
 
-    @torch.inference_mode()
     def step(self, frame, time: float | None = None) -> KineTrackFrameResult:
-        """Looks at the next frame.
+        """Looks at the next frame. `step_sessions` does it for several streams at once.
 
         Args:
             frame: (height, width, 3) uint8 RGB, or anything else `rgb_frame` takes (gray, RGBA, float in [0, 1], PIL).
@@ -248,6 +262,14 @@ class KineTrackSession:
             ValueError: a frame that is empty, not finite or of a wrong shape, or a time that does not move forward.
                 The session is left as it was.
         """
+        return step_sessions([self], [frame], [time])[0]
+
+    def prepare(self, frame, time: float | None = None) -> PendingFrame:
+        """The first half of a step: all that comes before the model. Arguments and errors as for `step`.
+
+        A frame of a new size starts the temporal part again; tracks keep their identities and move to where they are
+        in the new pixels.
+        """
         started = clock.perf_counter()
         frame = rgb_frame(frame, self._frame_index)
         height, width = frame.shape[:2]
@@ -256,43 +278,62 @@ class KineTrackSession:
         if self._last_time is not None and time <= self._last_time:
             raise ValueError(f"Frames must move forward in time: got {time:.3f} s after {self._last_time:.3f} s.")
         if (height, width) != self._frame_size:
-            self._reset_time()
             self._fit(height, width)
         ticks = self._next_tick is None or time >= self._next_tick - 1e-6
         result = KineTrackFrameResult(frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks)
-        if not ticks and not self.with_tracking:
-            # Nobody to follow, so there is nothing to compute: what was said at the last tick still stands.
-            self._last_time, self._frame_index = time, self._frame_index + 1
-            return replace(result, **self._standing, timings=_timings(preprocess=clock.perf_counter() - started))
-        pixels = self.processor.preprocess_frame(frame, self._canvas).to(self.model.device, self.model.dtype)
-        preprocessed = clock.perf_counter()
+        pending = PendingFrame(result, ticks)
+        # With nobody to follow there is nothing to compute between ticks: what was said at the last one still stands.
+        if ticks or self.with_tracking:
+            pixels = self.processor.preprocess_frame(frame, self._canvas)
+            pending.pixels = pixels.to(self.model.device, self.model.dtype)
+            pending.pixel_mask, pending.state = self._pixel_mask, self._state
+        pending.spent["preprocess"] = clock.perf_counter() - started
+        return pending
 
-        output = self.model(pixels, pixel_mask=self._pixel_mask, state=self._state)
-        modelled = clock.perf_counter()
-        features = output.last_hidden_state[:, 0]  # (1, D, H16, W16)
-        if self.with_tracking:
-            self._track(output, result)
-        associated = clock.perf_counter()
-        if self.with_actions:
-            self._recognise(output, features, result)
-        self._describe_attention(output, result)
-        if ticks:
-            period = 1 / self.model.config.frame_rate
-            self._next_tick = time + period if self._next_tick is None else max(self._next_tick + period, time)
-            self._state = output.state
-            self._tick_times.append(time)
-            self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
-        self._last_time = time
+    def finish(self, pending: PendingFrame, output) -> KineTrackFrameResult:
+        """The second half of a step: from what the model says of a frame to its result.
+
+        Args:
+            pending: from `prepare`.
+            output: the model's, for this frame alone; None when there was nothing to compute.
+        """
+        started, result = clock.perf_counter(), pending.result
+        if output is None:
+            vars(result).update(self._standing)
+        else:
+            if self.with_tracking:
+                self._track(output, result)
+                pending.spent["association"] = clock.perf_counter() - started
+            if self.with_actions:
+                self._recognise(output, output.last_hidden_state[:, 0], result)  # (1, D, H16, W16)
+            self._describe_attention(output, result)
+            if pending.ticks:
+                self._tick(output, result)
+        self._last_time = result.time
         self._frame_index += 1
-        finished = clock.perf_counter()
-        result.timings = _timings(
-            preprocess=preprocessed - started,
-            model=modelled - preprocessed + finished - associated,
-            association=associated - modelled,
-        )
+        spent = pending.spent
+        rest = clock.perf_counter() - started - spent.get("association", 0.0)
+        result.timings = {
+            "decode": 0.0,  # known to `run` alone
+            "preprocess": spent["preprocess"],
+            "model": spent.get("model", 0.0) + rest,
+            "association": spent.get("association", 0.0),
+        }
         return result
 
+    def _tick(self, output, result):
+        """Moves the temporal part on."""
+        period = 1 / self.model.config.frame_rate
+        self._next_tick = (
+            result.time + period if self._next_tick is None else max(self._next_tick + period, result.time)
+        )
+        self._state = output.state
+        self._tick_times.append(result.time)
+        self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
+
     def _fit(self, height, width):
+        if self._frame_size is not None:
+            self.tracker.rescale(width / self._frame_size[1], height / self._frame_size[0])
         self._frame_size = (height, width)
         self._canvas = tuple(self.size) if self.size is not None else self.processor.fit_size(height, width)
         self._scale = self.processor.resize_scale(height, width, self._canvas)
@@ -303,6 +344,7 @@ class KineTrackSession:
         self._cell_mask = self.model.valid_cells(mask)  # (1, H8, W8)
         stride = self.model.config.feature_stride
         self._attended = (-(-rows // stride), -(-columns // stride))
+        self._reset_time()
 
     def _track(self, output, result):
         """Detections of this frame, matched to tracks; fills the result."""
@@ -348,11 +390,6 @@ class KineTrackSession:
         times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
         result.window_times = np.array(times)
         result.temporal_attention = _kept(output.temporal_attention[0, -len(times) :].float())
-
-
-def _timings(preprocess: float, model: float = 0.0, association: float = 0.0) -> dict[str, float]:
-    """Seconds of every stage; those of decoding are known to `run` alone."""
-    return {"decode": 0.0, "preprocess": preprocess, "model": model, "association": association}
 
 
 def _no_tracks():

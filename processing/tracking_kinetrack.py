@@ -16,6 +16,8 @@ from ..processing.motion_kinetrack import BoxMotion, cxcywh_to_xyxy
 
 # 99.9 % quantile of a chi-square with two degrees of freedom: a place that a track can have reached.
 _REACH = 13.8
+# Seconds without a source after which nobody can be taken for who was there before.
+_LONGEST_BRIDGE = 60.0
 
 
 @dataclass
@@ -258,6 +260,34 @@ class KineTracker:
         shown = (matched >= 0) & (table.track_id > 0)
         rows = matched[shown]
         return Tracks(table.track_id[shown], boxes[rows], scores[rows], table.class_id[shown], rows)
+
+    def bridge(self, seconds: float) -> None:
+        """Let time pass in which nobody could be seen because the source itself was away.
+
+        No track is given up for that: each waits where it was last, and the place where it may be found
+        again widens with the time. `max_lost_seconds` counts the rest. After a minute all are given up.
+
+        Args:
+            seconds: how long. Times given to `update` go on from then.
+        """
+        if self._time is None or not seconds > 0:
+            return
+        self._time += seconds
+        table = self._table
+        if seconds <= _LONGEST_BRIDGE:
+            table.seen, table.sure = table.seen + seconds, table.sure + seconds
+            table.mean, table.covariance = self.motion.lose_sight(table.mean, table.covariance, seconds)
+
+    def rescale(self, x: float, y: float) -> None:
+        """Follow a source that shows the same view in other pixels from now on: every track keeps its identity.
+
+        Args:
+            x: new width over old width.
+            y: new height over old height.
+        """
+        scale = np.array([x, y, x, y])
+        table = self._table
+        table.mean, table.covariance = table.mean * np.tile(scale, 2), table.covariance * np.square(scale)
 
     def _read(self, detections):
         """Check what was given; boxes, scores and classes, and embeddings of length one (or None)."""

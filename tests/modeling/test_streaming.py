@@ -93,6 +93,26 @@ def test_stream_equals_clip_in_every_class(make_model, make_clip, model_class):
     assert_stream_equals_clip(make_model(model_class, attention_window=4), make_clip(1, FRAMES), [1] * FRAMES)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"attention_window": 4}, {"temporal_kernel_size": 1}], ids=str)
+def test_initial_state_is_the_same_as_none(make_model, make_clip, overrides):
+    model, clip = make_model(**overrides), make_clip(2, FRAMES)
+    with torch.no_grad():
+        first, second = model(clip), model(clip, state=model.initial_state(2, *clip.shape[-2:]))
+    torch.testing.assert_close(first.logits, second.logits, **TOLERANCE[clip.dtype])
+    for one, other in zip(tensors(first.state), tensors(second.state), strict=True):
+        torch.testing.assert_close(one, other, **TOLERANCE[clip.dtype])
+
+
+def test_states_of_streams_join_and_part(make_model, make_clip):
+    model = make_model(attention_window=4)
+    clips = [make_clip(1, 3), make_clip(1, 3) + 1, make_clip(1, 3) - 1]
+    states = [model(clip).state for clip in clips]
+    joined = KineTrackState.join(states)
+    for index, state in enumerate(states):
+        for one, other in zip(tensors(joined.rows(slice(index, index + 1))), tensors(state), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_stream_equals_clip_on_a_padded_canvas(make_model, make_clip):
     pixel_mask = torch.zeros(1, 64, 96, dtype=torch.bool)
     pixel_mask[:, :50, :72] = True

@@ -177,6 +177,18 @@ def test_new_frame_size_starts_the_temporal_part_again_and_keeps_identities(mode
     assert session.tracker.state_dict()["next_id"] > last
 
 
+def test_bridged_gap_starts_the_temporal_part_again_and_keeps_identities(model, processor, frames):
+    session = KineTrackSession(model, processor)
+    before = [session.step(frame, t / 25) for t, frame in enumerate(frames[:8])]
+    session.bridge(20.0)
+    with pytest.raises(ValueError, match="forward in time"):
+        session.step(frames[8], 0.4)
+    after = session.step(frames[8], 20.32)
+    assert len(after.window_times) == 1 and after.updated
+    kept = np.intersect1d(before[-1].track_ids, after.track_ids)
+    assert len(kept) >= len(before[-1].track_ids) / 2 > 0
+
+
 @pytest.mark.parametrize("window", [4, None])
 def test_memory_does_not_grow(build, processor, frames, window):
     model = build(attention_window=window)

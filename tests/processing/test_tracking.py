@@ -341,3 +341,48 @@ def test_a_hundred_people_with_looks_take_less_than_a_millisecond_and_a_half():
         spent.append(time.perf_counter() - start)
     # The fastest quarter: the machine that runs the tests may be busy with others.
     assert np.quantile(spent, 0.25) < 1.5e-3
+
+
+def walkers(step, scale=1.0):
+    """Two people who walk towards each other, 4 pixels a step, in pixels times `scale`."""
+    boxes = np.array([[50 + 4 * step, 100, 90 + 4 * step, 220], [500 - 4 * step, 120, 540 - 4 * step, 240]], float)
+    looks = np.eye(2, 4, dtype=np.float32)
+    return Detections(boxes * scale, np.full(2, 0.9), data={"embedding": looks})
+
+
+def test_frame_size_that_changes_keeps_identities():
+    tracker = KineTracker()
+    for step in range(10):
+        before = tracker.update(walkers(step), step / 25)
+    tracker.rescale(0.5, 0.5)
+    after = tracker.update(walkers(10, 0.5), 10 / 25)
+    np.testing.assert_array_equal(after.track_id, before.track_id)
+    np.testing.assert_allclose(tracker.state_dict()["table"]["mean"][:, 4], [50, -50], rtol=0.3)  # pixels a second
+
+
+def test_source_that_was_away_costs_no_identity():
+    """After ten seconds of nothing, people have `max_lost_seconds` to be found again where they stopped."""
+    for bridged in (True, False):
+        tracker = KineTracker(max_lost_seconds=1.5)
+        for step in range(10):
+            before = tracker.update(walkers(step), step / 25)
+        if bridged:
+            tracker.bridge(10.0)
+        tracker.update(Detections(np.zeros((0, 4))), 10.4)  # the first picture after a break is often a broken one
+        after = [tracker.update(walkers(12 + step), 10.44 + step / 25) for step in range(2)][-1]
+        assert np.array_equal(after.track_id, before.track_id) is bridged
+
+
+def test_source_that_was_away_for_long_is_a_new_scene():
+    tracker = KineTracker()
+    for step in range(10):
+        tracker.update(walkers(step), step / 25)
+    tracker.bridge(3600.0)
+    after = [tracker.update(walkers(12 + step), 3600.4 + step / 25) for step in range(2)][-1]
+    np.testing.assert_array_equal(after.track_id, [3, 4])
+
+
+def test_bridge_leaves_a_tracker_that_has_seen_nothing_alone():
+    tracker = KineTracker()
+    tracker.bridge(5.0)
+    assert len(tracker.update(walkers(0), 0.0)) == 2
