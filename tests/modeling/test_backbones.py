@@ -118,8 +118,10 @@ def test_gradients_reach_the_backbone_and_statistics_stay_frozen(model, clip):
     before = {name: value.clone() for name, value in model.named_buffers()}
     model.train()
     try:
-        output = model(clip)
-        (output.logits.square().sum() + output.heatmap_logits.square().mean() + output.distances.mean()).backward()
+        # In PyTorch 2.14.1 oneDNN corrupts memory in the gradient of FastViT's stem: 1x1, stride 2, three channels.
+        with torch.backends.mkldnn.flags(enabled=False):
+            output = model(clip)
+            (output.logits.square().sum() + output.heatmap_logits.square().mean() + output.distances.mean()).backward()
         gradients = {
             name: parameter.grad
             for name, parameter in model.kinetrack.encoder.named_parameters()
