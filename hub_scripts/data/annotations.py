@@ -65,7 +65,7 @@ def identity_key(sequence: str, track_id: np.ndarray) -> np.ndarray:
     return np.where(track_id < 0, -1, keys)
 
 
-def _read_rows(path: str | os.PathLike) -> np.ndarray:
+def read_rows(path: str | os.PathLike) -> np.ndarray:
     """Reads comma separated numbers into `(N, columns)`; an empty file gives no rows."""
     path = Path(path)
     if not path.is_file():
@@ -94,7 +94,7 @@ def read_mot_ground_truth(path: str | os.PathLike, sequence: str, min_visibility
         sequence: Name that makes the identities unique.
         min_visibility: Pedestrians seen less than this are ignored: nothing of them can be learned.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     marked = rows[:, 6] > 0
     if rows.shape[1] == 9:
         kind = rows[:, 7].astype(int)
@@ -115,7 +115,7 @@ def read_mot_ground_truth(path: str | os.PathLike, sequence: str, min_visibility
 
 def read_actor_boxes(path: str | os.PathLike, num_frames: int) -> np.ndarray:
     """Reads the labelled actor's box per frame: `(num_frames, 4)` corners, NaN where there is none."""
-    rows = _read_rows(path)
+    rows = read_rows(path)
     rows = rows[(rows[:, 0] >= 1) & (rows[:, 0] <= num_frames) & (rows[:, 6] > 0)]
     boxes = np.full((num_frames, 4), np.nan, np.float32)
     boxes[rows[:, 0].astype(int) - 1] = _corners(rows)
@@ -144,7 +144,7 @@ def read_people(
         positive_weight: Weight of such a positive.
         overlap: Intersection over union from which two boxes are taken for one person.
     """
-    rows = _read_rows(path)
+    rows = read_rows(path)
     frame, xyxy, score = rows[:, 0].astype(np.int64) - 1, _corners(rows), rows[:, 6]
     ignore = score < positive_score
     kept = np.ones(len(rows), bool)

@@ -103,6 +103,16 @@ class Window:
             )
         return moved.astype(np.float32)
 
+    def map_points(self, points: np.ndarray) -> np.ndarray:
+        """Takes `(..., 3)` points and weights to the canvas; beyond the content they weigh nothing.
+
+        Which point is left and which is right is not changed by mirroring; see `keypoints.MIRRORED`.
+        """
+        corners = np.repeat(points[..., :2].reshape(-1, 2), 2, axis=0).reshape(-1, 4)  # (N, 4): x, y, x, y
+        moved = self.map_boxes(corners)[:, :2].reshape(*points.shape[:-1], 2)
+        inside = (moved >= 0).all(-1) & (moved < np.array([self.size[1], self.size[0]])).all(-1)
+        return np.concatenate([moved, (points[..., 2] * inside)[..., None]], axis=-1).astype(np.float32)
+
     def visible_share(self, xyxy: np.ndarray) -> np.ndarray:
         """Share of the area of `(N, 4)` boxes on the canvas that lies within the content, 0..1."""
         limit = np.array([self.size[1], self.size[0]], np.float32)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from .annotations import FrameBoxes
 from .augmentation import ClipForm, centred_frames, draw_frames, draw_window, render, whole_window
 from .frames import FrameStore
+from .keypoints import MIRRORED
 
 NO_LABEL = -100
 
@@ -31,6 +32,7 @@ class ClipSource:
         label: Index of the action, -100 for none.
         group_labels: Index within each further label group, -100 for none.
         stratum: What balanced sampling balances.
+        keypoints: `(frames, K, 3)` joints of the labelled actor with weights; None when nobody looked for them.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ClipSource:
     label: int = NO_LABEL
     group_labels: dict[str, int] = field(default_factory=dict)
     stratum: str = ""
+    keypoints: np.ndarray | None = None
 
 
 class _Clips(Dataset):
@@ -103,13 +106,20 @@ class _Clips(Dataset):
         ignore = rows.ignore | (share < form.min_visible)
         ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < form.min_size
         kept = share > 0
-        return {
-            "boxes": torch.from_numpy(moved[kept]),
-            "class_labels": torch.from_numpy(rows.class_label[kept]),
-            "track_ids": torch.from_numpy(np.where(ignore, -1, rows.track_id)[kept]),
-            "ignore": torch.from_numpy(ignore[kept]),
-            "weight": torch.from_numpy(rows.weight[kept]),
+        labels = {
+            "boxes": moved[kept],
+            "class_labels": rows.class_label[kept],
+            "track_ids": np.where(ignore, -1, rows.track_id)[kept],
+            "ignore": ignore[kept],
+            "weight": rows.weight[kept],
         }
+        if source.keypoints is not None:
+            joints = window.map_points(source.keypoints[frame])  # (K, 3)
+            if window.flip:
+                joints = joints[MIRRORED]
+            # Nobody else in such a clip has an identity.
+            labels["keypoints"] = joints * (labels["track_ids"] >= 0)[:, None, None]  # (n, K, 3)
+        return {name: torch.from_numpy(values) for name, values in labels.items()}
 
     def _draw_focus(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """One of `(N, 4)` boxes, or None for any place; always two draws, so that all else stays the same."""
@@ -256,8 +266,7 @@ class ActionClips(_Clips):
         inside = ((rows > top) & (rows < bottom))[:, :, None] & ((columns > left) & (columns < right))[:, None]
         shown = inside | ~sample["pixel_mask"]  # (T, H, W)
         sample["pixel_values_videos"] = torch.where(shown[:, None], sample["pixel_values_videos"], still)
-        # Whoever stands in the backdrop is not labelled.
-        sample["frame_labels"] = [None] * self.form.num_frames
+        sample["frame_labels"] = [_actor_alone(labels, self.form.canvas) for labels in sample["frame_labels"]]
 
     @staticmethod
     def _extent(source: ClipSource, frames: np.ndarray) -> np.ndarray:
@@ -270,6 +279,23 @@ class ActionClips(_Clips):
             boxes = np.concatenate([row.xyxy[~row.ignore] for row in rows])
         boxes = boxes[np.isfinite(boxes).all(1)]
         return np.concatenate((boxes[:, :2].min(0), boxes[:, 2:].max(0)))[None] if len(boxes) else boxes
+
+
+def _actor_alone(labels: dict | None, canvas: tuple[int, int]) -> dict | None:
+    """The labels of whoever has an identity; all the rest of the canvas, where nobody is labelled, is ignored."""
+    if labels is None:
+        return None
+    kept = labels["track_ids"] >= 0
+    everywhere = {
+        "boxes": torch.tensor([[0.0, 0.0, canvas[1], canvas[0]]]),
+        "class_labels": torch.zeros(1, dtype=torch.int64),
+        "track_ids": torch.full((1,), -1),
+        "ignore": torch.ones(1, dtype=torch.bool),
+        "weight": torch.ones(1),
+    }
+    if "keypoints" in labels:
+        everywhere["keypoints"] = torch.zeros_like(labels["keypoints"][:1])
+    return {name: torch.cat([values[kept], everywhere[name]]) for name, values in labels.items()}
 
 
 MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4)

@@ -13,6 +13,7 @@ from .annotations import read_actor_boxes, read_mot_ground_truth, read_people
 from .augmentation import ClipForm
 from .clips import NO_LABEL, ActionClips, ClipSource, MotClips
 from .frames import FrameStore
+from .keypoints import read_keypoints
 from .splits import GAP_FRAMES, SPLITS_DIR, parse_item, read_split
 
 ACTION_SET = "jhmdb"
@@ -71,7 +72,8 @@ def read_labelled_clip(
     Args:
         root: Data root.
         name: `<set>/<part>/<class>/<clip>` below it; boxes are looked for in `<set>/<part>_boxes/<class>/<clip>.txt`
-            (the actor) and `<set>/<part>_people/...` (everybody, machine-made).
+            (the actor), `<set>/<part>_people/...` (everybody, machine-made) and `<set>/<part>_keypoints/...` (the
+            actor's joints, machine-made).
         cache: Folder for decoded frames.
         label: Index of the action.
         group_labels: Index within each further label group.
@@ -79,12 +81,26 @@ def read_labelled_clip(
     path = Path(root) / name
     frames = FrameStore(path, cache=cache)
     part, file = path.parent.parent, f"{path.parent.name}/{path.stem}.txt"
-    actor_file, people_file = (part.with_name(f"{part.name}_{kind}") / file for kind in ("boxes", "people"))
+    actor_file, people_file, keypoints_file = (
+        part.with_name(f"{part.name}_{kind}") / file for kind in ("boxes", "people", "keypoints")
+    )
     actor = read_actor_boxes(actor_file, frames.num_frames) if actor_file.is_file() else None
     # Without a look for everybody, a person in the background would be taught as background.
     boxes = read_people(people_file, name, actor) if people_file.is_file() else None
+    keypoints = (
+        read_keypoints(keypoints_file, frames.num_frames) if actor is not None and keypoints_file.is_file() else None
+    )
     return ClipSource(
-        name, frames, 0, frames.num_frames, boxes, actor, label, group_labels or {}, stratum=path.parent.name
+        name,
+        frames,
+        0,
+        frames.num_frames,
+        boxes,
+        actor,
+        label,
+        group_labels or {},
+        stratum=path.parent.name,
+        keypoints=keypoints,
     )
 
 
@@ -150,6 +166,11 @@ def action_names(root: str | os.PathLike) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"No labelled clips at {folder}. Expected one folder a class, with clips in it.")
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def has_keypoints(root: str | os.PathLike) -> bool:
+    """Whether somebody looked for the actors' joints, see `hub_scripts.data.keypoints`."""
+    return (Path(root) / "actions" / ACTION_SET / "train_keypoints").is_dir()
 
 
 def action_sources(
