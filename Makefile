@@ -8,6 +8,7 @@ OUTPUT ?= kinetrack-results
 
 # What the targets need beyond the package itself; the stamps make `make` install again when pyproject.toml changes.
 RUNTIME := $(VENV)/.installed
+DEMO := $(VENV)/.installed-demo
 DEVELOPMENT := $(VENV)/.installed-dev
 
 # The environment with the oldest supported Transformers: the minimum that pyproject.toml declares.
@@ -17,7 +18,7 @@ OLDEST_TRANSFORMERS = $$($(PYTHON) -c 'import re; \
 OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install analyze test test-common test-oldest lint format train-smoke bundle bench clean
+.PHONY: help install analyze demo test test-common test-browser test-oldest lint format train-smoke bundle bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,15 +35,23 @@ $(RUNTIME): pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+$(DEMO): pyproject.toml | $(BIN)/python
+	@echo "Installing KineTrack and its demo into $(VENV) (once; a few minutes, mostly PyTorch)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $(RUNTIME) $@
+
 $(DEVELOPMENT): pyproject.toml | $(BIN)/python
 	@echo "Installing KineTrack and its development tools into $(VENV) (once; a few minutes, mostly PyTorch)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(RUNTIME) $@
+	@touch $(RUNTIME) $(DEMO) $@
 
 install: $(DEVELOPMENT) ## Create .venv with everything a developer needs
 
 analyze: $(RUNTIME) ## Analyse the example video, or your own: make analyze VIDEO=my.mp4 [OUTPUT=folder]
 	@$(BIN)/kinetrack analyze "$(VIDEO)" --output "$(OUTPUT)"
+
+demo: $(DEMO) ## Start the demo and open it in a browser
+	@$(BIN)/kinetrack demo --open
 
 test: $(DEVELOPMENT) ## Run all tests (two processes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -50,6 +59,9 @@ test: $(DEVELOPMENT) ## Run all tests (two processes)
 test-common: $(DEVELOPMENT) ## Run Transformers' own common tests, fetched from the package index
 	@$(BIN)/python tests/common/mixin_source.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/common
+
+test-browser: $(DEVELOPMENT) ## Drive the demo in Chromium, which has to be installed (apt install chromium)
+	$(BIN)/python -m pytest tests/browser
 
 $(OLDEST)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing KineTrack with transformers $(OLDEST_TRANSFORMERS) into $(OLDEST) (once; a few minutes)"

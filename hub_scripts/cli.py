@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_demo import add_demo_commands
 from .cli_hub import add_hub_commands
 
 app = typer.Typer(
@@ -378,6 +379,7 @@ def benchmark(
     print(format_report(report))
 
 
+add_demo_commands(app)
 add_hub_commands(app)
 
 

@@ -8,7 +8,7 @@ import sys
 _EXTRAS = {
     **dict.fromkeys(("datasets", "evaluate", "optuna", "yaml", "tensorboard", "trackeval"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime"), "export"),
-    "gradio": "demo",
+    **dict.fromkeys(("gradio", "httpcore", "starlette", "websockets"), "demo"),
     "trackers": "dev",
 }
 

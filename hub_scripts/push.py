@@ -74,12 +74,61 @@ def push(
         PushError: a name that cannot be one, no token, no permission, no network, or an upload that broke off. The
             repository is as it was then: a commit is there whole or not at all.
     """
-    if not _REPOSITORY.fullmatch(repository):
-        raise PushError(f"{repository!r} is no repository name; expected OWNER/NAME, such as me/my-model.")
+    check_repository(repository)
     files = list_upload(folder)
     if prove:
         prove_bundle(folder)
+    commit = upload_to_hub(
+        repository,
+        folder,
+        list(files),
+        message or "Upload KineTrack model",
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+    )
+    return commit.pr_url or commit.commit_url
 
+
+def check_repository(repository: str) -> None:
+    """Raises `PushError` for what is no name of a repository."""
+    if not _REPOSITORY.fullmatch(repository):
+        raise PushError(f"{repository!r} is no repository name; expected OWNER/NAME, such as me/my-model.")
+
+
+def upload_to_hub(
+    repository: str,
+    folder: str | os.PathLike,
+    names: list[str],
+    message: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    repo_type: str = "model",
+    space_sdk: str | None = None,
+    delete_patterns: str | None = None,
+):
+    """Creates a repository where it is not there and commits some files of a folder.
+
+    Args:
+        repository: `owner/name`.
+        folder: with the files.
+        names: of the files.
+        message: of the commit.
+        private: whether a new repository is private.
+        revision: branch to commit to, made when missing; the main branch when None.
+        create_pr: opens a pull request instead of committing.
+        repo_type: `"model"` or `"space"`.
+        space_sdk: of a Space.
+        delete_patterns: files in the repository that go in the same commit.
+
+    Returns:
+        The Hub's `CommitInfo`.
+
+    Raises:
+        PushError: no token, no permission, no network, or an upload that broke off.
+    """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -90,16 +139,18 @@ def push(
         )
     api = HfApi()
     try:
-        api.create_repo(repository, private=private, exist_ok=True)
+        api.create_repo(repository, private=private, exist_ok=True, repo_type=repo_type, space_sdk=space_sdk)
         if revision is not None and not create_pr:
-            api.create_branch(repository, branch=revision, exist_ok=True)
-        commit = api.upload_folder(
+            api.create_branch(repository, branch=revision, exist_ok=True, repo_type=repo_type)
+        return api.upload_folder(
             repo_id=repository,
+            repo_type=repo_type,
             folder_path=folder,
             revision=revision,
             create_pr=create_pr,
-            commit_message=message or "Upload KineTrack model",
-            allow_patterns=list(files),
+            commit_message=message,
+            allow_patterns=names,
+            delete_patterns=delete_patterns,
         )
     except LocalTokenNotFoundError as error:
         raise PushError(f"The Hub wants a token: {error}") from error
@@ -112,7 +163,6 @@ def push(
             f"The upload to {repository} broke off and nothing was committed ({_first_line(error)}). Check the network "
             "and run the same command again."
         ) from error
-    return commit.pr_url or commit.commit_url
 
 
 def _explain(error, repository: str) -> str:

@@ -1,0 +1,47 @@
+"""Small pieces of HTML: escaping, times, and names of actions in words."""
+
+import html
+import re
+
+from ..processing.findings_kinetrack import UNCERTAIN
+
+# One colour a curve: Okabe and Ito's, told apart with every common form of colour blindness.
+CURVE_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+
+def escape(text: object) -> str:
+    """Text for HTML, also within an attribute; `{`, `}` and `$` are escaped too, which mean something in templates."""
+    return html.escape(str(text)).replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
+
+
+def clock_time(seconds: float) -> str:
+    """`65.25` as "1:05.2"; below a minute "5.2 s"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}:{rest:04.1f}"
+
+
+def in_words(label: str) -> str:
+    """`shoot_ball` as "shoot ball", `noFight` as "no fight"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.replace("_", " ")).lower()
+
+
+def spoken_action(action: str | None, confidence: float | None, ranked=()) -> str:
+    """What somebody does, with how sure the model is: "walk 71 %", or "uncertain (walk 31 %)".
+
+    Args:
+        action: name, "uncertain", or None.
+        confidence: of the likeliest action.
+        ranked: (name, probability), likeliest first; names what an uncertain action might be.
+    """
+    if action is None:
+        return "not asked"
+    if action == UNCERTAIN:
+        return f"uncertain ({in_words(ranked[0][0])} {ranked[0][1]:.0%})" if ranked else "uncertain"
+    return f"{in_words(action)} {confidence:.0%}"
+
+
+def percent(value: float) -> str:
+    """A share of 0 to 1 for CSS."""
+    return f"{100 * value:.3f}%"
