@@ -64,6 +64,11 @@ class KineTrackConfig(PreTrainedConfig):
             Channels D of the pyramid, the propagation and the attention.
         motion_channels (`int`, *optional*, defaults to 64):
             Channels of the frame differences that are added to the encoder's features; 0 leaves them out.
+        motion_reach (`int`, *optional*, defaults to 0):
+            Largest displacement, in cells of stride 8, at which a frame is correlated with the one before; 0 leaves
+            displacements out.
+        keypoints (`list[str]`, *optional*):
+            Names of people's keypoints that the model learns to see and the motion encoder reads; none by default.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -101,7 +106,8 @@ class KineTrackConfig(PreTrainedConfig):
             Cells whose centre is within this fraction of a box's width and height learn its distances.
         contrastive_temperature (`float`, *optional*, defaults to 0.1): Temperature of the identity loss.
         loss_weights (`dict[str, float]`, *optional*):
-            Factors of the terms `action`, `region`, `attention`, `heatmap`, `box`, `identity` and `group`; 0 is off.
+            Factors of the terms `action`, `region`, `attention`, `heatmap`, `box`, `identity`, `keypoint` and
+            `group`; 0 is off.
         action_temperature (`float`, *optional*, defaults to 1.0):
             Divides the action logits before the softmax; calibrated on held-out clips after training.
         action_threshold (`float`, *optional*, defaults to 0.0):
@@ -132,6 +138,8 @@ class KineTrackConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256
     motion_channels: int = 64
+    motion_reach: int = 0
+    keypoints: list[str] | None = None
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False
@@ -180,7 +188,8 @@ class KineTrackConfig(PreTrainedConfig):
             self.backbone_config = CONFIG_MAPPING[model_type](**settings)
         self.label_groups = dict(self.label_groups or {})
         self.object_classes = ["person"] if self.object_classes is None else list(self.object_classes)
-        weights = {"action": 1.0, "region": 1.0, "group": 0.5, "attention": 0.1}
+        self.keypoints = list(self.keypoints or [])
+        weights = {"action": 1.0, "region": 1.0, "group": 0.5, "attention": 0.1, "keypoint": 1.0}
         weights |= {"heatmap": 1.0, "box": 1.0, "identity": 0.5}
         unknown = set(self.loss_weights or {}) - set(weights)
         if unknown:
@@ -211,6 +220,14 @@ class KineTrackConfig(PreTrainedConfig):
                 raise ValueError(f"`{field}` must be at least 1, got {getattr(self, field)}.")
         if self.motion_channels < 0:
             raise ValueError(f"`motion_channels` must be at least 0, got {self.motion_channels}.")
+        if self.motion_reach < 0 or (self.motion_reach and not self.motion_channels):
+            raise ValueError(
+                f"`motion_reach` must be at least 0, and 0 without `motion_channels`, got {self.motion_reach}."
+            )
+        if len(set(self.keypoints)) != len(self.keypoints):
+            raise ValueError(f"`keypoints` must be distinct names, got {self.keypoints}.")
+        if self.keypoints and not self.motion_channels:
+            raise ValueError("`keypoints` are read by the motion encoder; `motion_channels` is 0.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 
 from .data.batches import BalancedBatches, collate
 from .data.clips import ACTION_FORM, MOT_FORM, ActionClips, MotClips, evaluation_form
-from .data.sources import action_names, action_sources, mot_sources
+from .data.keypoints import JOINTS
+from .data.sources import action_names, action_sources, has_keypoints, mot_sources
 from .train_config import StreamSettings, TrainConfig
 
 # Every action class weighs 1. Fights are two classes of 84 clips each, and sequences differ in length and variety.
@@ -20,7 +21,7 @@ class TrainingStreams:
     """Batches of both tasks for every step, and the dev list.
 
     Attributes:
-        labels: `id2label` and `label_groups` for the model's configuration.
+        labels: `id2label`, `label_groups` and, where the data have any, `keypoints` for the model's configuration.
     """
 
     def __init__(self, settings: TrainConfig, rank: int = 0, world_size: int = 1):
@@ -28,6 +29,8 @@ class TrainingStreams:
         self.normalisation: dict[str, tuple[float, ...]] = {}
         data = settings.data
         self.labels = {"id2label": dict(enumerate(action_names(data.root))), "label_groups": _GROUPS}
+        if has_keypoints(data.root):
+            self.labels["keypoints"] = JOINTS
         self.loaders: list[tuple[BalancedBatches, DataLoader]] = []
         for stream, make, shares in (
             (data.tracking, self._sequences, None),

@@ -32,7 +32,7 @@ class SpatialEncoder(GradientCheckpointingLayer):
 
     Args:
         config: `KineTrackConfig`; `config.backbone_config` names any 2D backbone with strides 8, 16 and 32.
-        with_pyramid: whether the stride-8 map P is made; action-only models do without.
+        with_pyramid: whether the stride-8 map P is made.
 
     Raises:
         ValueError: the backbone's feature maps are not at these strides and cannot be brought there.

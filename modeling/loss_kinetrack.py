@@ -4,6 +4,7 @@ Sources: penalty-reduced focal loss, CornerNet / CenterNet (arXiv 1808.01244, 19
 of TTFNet (arXiv 1909.00700); GIoU (arXiv 1902.09630); supervised contrastive loss (arXiv 2004.11362).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +16,27 @@ _GAUSSIAN_EXTENT = 0.54
 
 
 @dataclass
-class DenseTargets:
-    """Targets of one frame on the stride-8 grid, G = H/8 * W/8 cells flattened row by row.
+class HeatmapTargets:
+    """What the heatmaps of one frame are taught on the stride-8 grid, G = H/8 * W/8 cells flattened row by row.
 
     heatmap (C, G) in [0, 1], exactly 1 at centres; positive_weight (C, G), the weight of a centre and 0 elsewhere;
-    negative_weight (C, G), 0 inside ignored areas, padding and for unlabelled frames; box_index (G,), the box whose
-    distances a cell learns or -1; box_weight (G,), summing to a box's weight over its cells; centers (n,), the cell of
-    every box that is neither ignored nor outside the frame; kept (n,), its row in the annotation.
+    negative_weight (C, G), 0 inside ignored areas, padding and for unlabelled frames.
     """
 
     heatmap: torch.Tensor
     positive_weight: torch.Tensor
     negative_weight: torch.Tensor
+
+
+@dataclass
+class DenseTargets(HeatmapTargets):
+    """All targets of one frame for the tracking head.
+
+    box_index (G,), the box whose distances a cell learns or -1; box_weight (G,), summing to a box's weight over its
+    cells; centers (n,), the cell of every box that is neither ignored nor outside the frame; kept (n,), its row in the
+    annotation.
+    """
+
     box_index: torch.Tensor
     box_weight: torch.Tensor
     centers: torch.Tensor
@@ -111,7 +121,7 @@ def dense_targets(
     return DenseTargets(heatmap, positive_weight, negative_weight, box_index, box_weight, centers, kept)
 
 
-def focal_loss(logits: torch.Tensor, targets: list[DenseTargets], alpha: float, beta: float) -> torch.Tensor:
+def focal_loss(logits: torch.Tensor, targets: Sequence[HeatmapTargets], alpha: float, beta: float) -> torch.Tensor:
     """Penalty-reduced focal loss over all labelled frames, divided by the weight of all centres.
 
     Shapes: logits (N, C, H, W), one target a frame -> scalar.

@@ -1,7 +1,5 @@
 """The KineTrack models: frames in, actions, detections and a streaming state out (arXiv 2507.22421, Section 3)."""
 
-import math
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,6 +10,7 @@ from ..modeling.attention_kinetrack import AttentionMemory, HierarchicalAttentio
 from ..modeling.difference_kinetrack import MotionEncoder
 from ..modeling.encoder_kinetrack import ChannelNorm, SpatialEncoder
 from ..modeling.heads_kinetrack import ActionHead, TrackingHead
+from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, prior_bias
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
 from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
 from ..modeling.propagation_kinetrack import TemporalPropagation
@@ -44,9 +43,11 @@ class KineTrackPreTrainedModel(PreTrainedModel):
             module.initialize_backbone(self.config)
         elif isinstance(module, MotionEncoder):
             init.constant_(module.gain, 0.1)
+        elif isinstance(module, KeypointHead):
+            init.constant_(module.heatmap.bias, prior_bias())
         elif isinstance(module, TrackingHead):
             init.zeros_(module.attention_gain)
-            init.constant_(module.heatmap.bias, -math.log(99.0))  # a prior of one cell in a hundred (RetinaNet)
+            init.constant_(module.heatmap.bias, prior_bias())
             init.constant_(module.distance.bias, 2.0)
         elif isinstance(module, (ChannelNorm, nn.LayerNorm)):
             init.ones_(module.weight)
@@ -77,15 +78,14 @@ class KineTrackModel(KineTrackPreTrainedModel):
 
     Args:
         config: `KineTrackConfig`.
-        with_pyramid: whether P is made; action-only models do without.
+        with_pyramid: whether P is made even if the model has no keypoints to find in it.
     """
 
     def __init__(self, config: KineTrackConfig, with_pyramid: bool = True):
         super().__init__(config)
-        self.with_pyramid = with_pyramid
-        self.encoder = SpatialEncoder(config, with_pyramid)
-        fine_channels = self.encoder.channels[0]
-        self.motion = MotionEncoder(config, fine_channels) if config.motion_channels else None
+        self.encoder = SpatialEncoder(config, with_pyramid or bool(config.keypoints))
+        self.keypoint_head = KeypointHead(config) if config.keypoints else None
+        self.motion = MotionEncoder(config, self.encoder.channels[0]) if config.motion_channels else None
         self.propagation = nn.ModuleList([TemporalPropagation(config) for _ in range(config.num_propagation_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = HierarchicalAttention(config)
@@ -127,10 +127,12 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if self.encoder.gradient_checkpointing and self.training and not frames.requires_grad:
             frames = frames.detach().requires_grad_()  # reentrant checkpoints pass gradients only to such inputs
         features, pyramid, fine = self.encoder(frames.flatten(0, 1))
+        keypoint_logits = None if self.keypoint_head is None else self.keypoint_head(pyramid)  # (BT, K, H8, W8)
         motion_memory = None
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
-            change, motion_memory = self.motion(fine, batch, frame_mask, *past)
+            keypoints = None if keypoint_logits is None else keypoint_logits.detach().sigmoid()
+            change, motion_memory = self.motion(fine, keypoints, batch, frame_mask, *past)
             features = features + change
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
@@ -164,6 +166,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         output = KineTrackModelOutput(
             last_hidden_state=features.permute(0, 1, 4, 2, 3),
             pyramid_features=None if pyramid is None else pyramid.unflatten(0, (batch, length)),
+            keypoint_logits=None if keypoint_logits is None else keypoint_logits.unflatten(0, (batch, length)),
             pooler_output=summary,
             spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
             temporal_attention=beta,
@@ -189,7 +192,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         memory = self.attention.empty_memory(anchor.new_zeros(batch, size))
         motion = None
         if self.motion is not None:
-            motion = anchor.new_zeros(batch, self.config.motion_channels, height // 8, width // 8)
+            motion = anchor.new_zeros(batch, self.motion.memory_channels, height // 8, width // 8)
         return KineTrackState(
             hidden=tuple(anchor.new_zeros(batch, *grid) for _ in self.propagation),
             cache=tuple(anchor.new_zeros(batch, cached, *grid) for _ in self.propagation),
@@ -277,7 +280,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             memory = (batch, self.config.attention_window or 1)
             carried = [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]
             if self.motion is not None:
-                carried.append((state.motion, (batch, self.config.motion_channels, height // 8, width // 8)))
+                carried.append((state.motion, (batch, self.motion.memory_channels, height // 8, width // 8)))
             for tensor, wanted in carried:
                 shape = None if tensor is None else tuple(tensor.shape)
                 if shape != wanted:
@@ -349,6 +352,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         output = KineTrackOutput(
             spatial_attention=base.spatial_attention,
             temporal_attention=base.temporal_attention,
+            keypoint_logits=base.keypoint_logits,
             last_hidden_state=base.last_hidden_state,
             state=base.state,
             hidden_states=base.hidden_states,
@@ -372,15 +376,18 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         if self.tracking_head is not None:
             maps = self._detect(base, pixel_mask, pixel_values_videos.shape)
             output.heatmap_logits, output.distances, output.embeddings = maps
-            if frame_labels is not None:
-                whole = torch.ones_like(pixel_values_videos[:, 0, 0], dtype=torch.bool)  # (B, H, W)
-                valid = self.valid_cells(whole if pixel_mask is None else pixel_mask)
-                if frame_mask is not None:  # nothing is learned from padding, whatever its labels
-                    frame_labels = [
-                        [label if seen else None for label, seen in zip(clip, mask, strict=True)]
-                        for clip, mask in zip(frame_labels, frame_mask.tolist(), strict=True)
-                    ]
+        if frame_labels is not None:
+            whole = torch.ones_like(pixel_values_videos[:, 0, 0], dtype=torch.bool)  # (B, H, W)
+            valid = self.valid_cells(whole if pixel_mask is None else pixel_mask)
+            if frame_mask is not None:  # nothing is learned from padding, whatever its labels
+                frame_labels = [
+                    [label if seen else None for label, seen in zip(clip, mask, strict=True)]
+                    for clip, mask in zip(frame_labels, frame_mask.tolist(), strict=True)
+                ]
+            if self.tracking_head is not None:
                 terms |= tracking_losses(self.config, *maps, frame_labels, valid)
+            if output.keypoint_logits is not None:
+                terms["keypoint"] = keypoint_loss(self.config, output.keypoint_logits, frame_labels, valid)
         terms = {name: term for name, term in terms.items() if term is not None}
         if terms:
             output.loss_terms = terms

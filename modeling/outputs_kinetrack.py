@@ -15,7 +15,8 @@ class KineTrackState(ModelOutput):
         cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
         scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
         features (`(B, W, D)`): likewise.
-        motion (`(B, M, H/8, W/8)`, *optional*): reduced features of the last frame, for the next difference.
+        motion (`(B, M + K, H/8, W/8)`, *optional*): reduced features and keypoint maps of the last frame, see
+            `MotionEncoder`.
     """
 
     hidden: tuple[torch.Tensor, ...] | None = None
@@ -80,6 +81,7 @@ class KineTrackModelOutput(ModelOutput):
     Attributes:
         last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
         pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
+        keypoint_logits (`(B, T, K, H/8, W/8)`, *optional*): of the model's `keypoints`.
         pooler_output (`(B, D)`): R, the representation seen from the last valid frame.
         spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
         temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
@@ -90,6 +92,7 @@ class KineTrackModelOutput(ModelOutput):
 
     last_hidden_state: torch.Tensor | None = None
     pyramid_features: torch.Tensor | None = None
+    keypoint_logits: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     spatial_attention: torch.Tensor | None = None
     temporal_attention: torch.Tensor | None = None
@@ -110,7 +113,8 @@ class KineTrackOutput(ModelOutput):
         heatmap_logits (`(B, T, C, H/8, W/8)`): object centres by class.
         distances (`(B, T, 4, H/8, W/8)`): pixels of the model input from cell centre to left, top, right, bottom.
         embeddings (`(B, T, E, H/8, W/8)`): identity, of unit length.
-        loss_terms (`dict` of scalars): those of action, region, group_<name>, heatmap, box, identity that had labels.
+        loss_terms (`dict` of scalars): those of action, region, attention, group_<name>, heatmap, box, identity and
+            keypoint that had labels.
 
     The others are as in `KineTrackModelOutput`.
     """
@@ -122,6 +126,7 @@ class KineTrackOutput(ModelOutput):
     heatmap_logits: torch.Tensor | None = None
     distances: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
+    keypoint_logits: torch.Tensor | None = None
     spatial_attention: torch.Tensor | None = None
     temporal_attention: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None

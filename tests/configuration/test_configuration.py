@@ -88,6 +88,7 @@ def test_loss_weights_given_in_part_keep_the_other_defaults():
     assert weights == {"action": 1.0, "region": 1.0, "heatmap": 1.0, "box": 3.0, "identity": 0.5} | {
         "group": 0.5,
         "attention": 0.1,
+        "keypoint": 1.0,
     }
 
 

@@ -45,6 +45,8 @@ def make_config(tiny_backbone):
             "backbone_config": tiny_backbone,
             "hidden_size": 8,
             "motion_channels": 4,
+            "motion_reach": 1,
+            "keypoints": ["head", "left_foot", "right_foot"],
             "embedding_size": 6,
             "num_propagation_layers": 2,
             "attention_window": None,

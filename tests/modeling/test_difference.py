@@ -1,35 +1,76 @@
-"""Frame differences: they see change and nothing but change."""
+"""What moves between frames: differences see change and nothing but change, displacements say where things went."""
 
 import pytest
 import torch
 from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
-from kinetrack.modeling.difference_kinetrack import MotionEncoder
+from kinetrack.modeling.difference_kinetrack import MotionEncoder, displacements
+
+REACH, SIDE = 3, 7
 
 
 @pytest.fixture
 def encoder():
-    return MotionEncoder(KineTrackConfig(hidden_size=8, motion_channels=4), in_channels=5)
+    return make_encoder(keypoints=["head", "foot"], motion_reach=REACH)
 
 
-def test_a_still_scene_is_all_alike_to_it(encoder):
-    stills = torch.randn(2, 1, 5, 8, 8).expand(-1, 4, -1, -1, -1).flatten(0, 1)  # two different scenes
-    change, _ = encoder(stills, batch=2)
+def make_encoder(**overrides):
+    return MotionEncoder(KineTrackConfig(hidden_size=8, motion_channels=4, **overrides), in_channels=8)
+
+
+def test_without_displacements_a_still_scene_is_all_alike():
+    stills = torch.randn(2, 1, 8, 8, 8).expand(-1, 4, -1, -1, -1).flatten(0, 1)  # two different scenes
+    change, _ = make_encoder()(stills, None, batch=2)
     torch.testing.assert_close(change, change[:1].expand_as(change))
 
 
 def test_it_sees_where_something_moves(encoder):
-    frames = torch.zeros(1, 2, 5, 16, 16)
-    frames[0, 1, :, :4, :4] = torch.randn(5, 1, 1)
-    change, _ = encoder(frames.flatten(0, 1), batch=1)
-    moved = (change[1] - change[0]).abs().amax(0) > 0  # (8, 8)
-    assert moved[:2, :2].any() and not moved[5:, 5:].any()
+    frames, maps = torch.randn(1, 1, 8, 32, 32).repeat(1, 2, 1, 1, 1), torch.zeros(2, 2, 32, 32)
+    frames[0, 1, :, :4, :4] = torch.randn(8, 1, 1)
+    change, _ = encoder(frames.flatten(0, 1), maps, batch=1)
+    moved = (change[1] - change[0]).abs().amax(0) > 1e-6  # (16, 16)
+    assert moved[:2, :2].any() and not moved[8:, 8:].any()
+
+
+def test_it_reads_keypoints(encoder):
+    frames, maps = torch.randn(2, 8, 16, 16), torch.zeros(2, 2, 16, 16)
+    without, _ = encoder(frames, maps, batch=1)
+    maps[1, 0, 4:6, 4:6] = 1
+    assert not torch.allclose(encoder(frames, maps, batch=1)[0][1], without[1])
 
 
 def test_the_first_frame_of_a_stream_has_no_past_whatever_its_memory_holds(encoder):
-    frames = torch.randn(2, 5, 8, 8)
-    garbage = torch.full((1, 4, 8, 8), 7.0)
-    fresh, _ = encoder(frames, batch=1)
-    begun, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([False]))
+    frames, maps = torch.randn(2, 8, 8, 8), torch.rand(2, 2, 8, 8)
+    garbage = torch.full((1, encoder.memory_channels, 8, 8), 7.0) * torch.rand(1, encoder.memory_channels, 1, 1)
+    fresh, _ = encoder(frames, maps, batch=1)
+    begun, _ = encoder(frames, maps, batch=1, previous=garbage, has_previous=torch.tensor([False]))
     torch.testing.assert_close(fresh, begun)
-    carried, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([True]))
+    carried, _ = encoder(frames, maps, batch=1, previous=garbage, has_previous=torch.tensor([True]))
     assert not torch.allclose(fresh[0], carried[0])
+
+
+@pytest.mark.parametrize(("down", "across"), [(0, 0), (2, -2), (-2, 2)])
+def test_the_strongest_displacement_is_where_things_came_from(down, across):
+    before = torch.randn(1, 16, 24, 24)
+    now = before.roll((down, across), dims=(2, 3))
+    # A coarse cell is the mean of four fine ones, so let the four be alike.
+    before, now = (frame[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2) for frame in (before, now))
+    inner = displacements(now, before, REACH)[0, :, 3:-3, 3:-3]  # (49, 6, 6)
+    best = inner.amax(0)
+    came_from = inner[(REACH - down) * SIDE + REACH - across]
+    torch.testing.assert_close(came_from, best)
+    torch.testing.assert_close(best, torch.ones_like(best))
+
+
+def test_displacements_equal_a_loop_in_float64():
+    now, before = torch.randn(2, 2, 5, 8, 6, dtype=torch.float64).unbind(0)
+    got = displacements(now, before, REACH)
+    unit = [frame / frame.norm(dim=1, keepdim=True) for frame in (now, before)]
+    for y in range(4):
+        for x in range(3):
+            query = unit[0][:, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((2, 3))
+            for row in range(-REACH, REACH + 1):
+                for column in range(-REACH, REACH + 1):
+                    v, u = 2 * y + row, 2 * x + column
+                    inside = 0 <= v < 8 and 0 <= u < 6
+                    wanted = (query * unit[1][:, :, v, u]).sum(1) if inside else torch.zeros(2, dtype=torch.float64)
+                    torch.testing.assert_close(got[:, (row + REACH) * SIDE + column + REACH, y, x], wanted)

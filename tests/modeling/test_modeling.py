@@ -28,6 +28,7 @@ def frame_label(ids=(1, 2)):
         "boxes": torch.tensor([[4.0, 4.0, 30.0, 50.0], [40.0, 10.0, 80.0, 60.0]]),
         "class_labels": torch.tensor([0, 1]),
         "track_ids": torch.tensor(ids),
+        "keypoints": torch.tensor([[[10.0, 10.0, 1.0], [8.0, 44.0, 1.0], [20.0, 44.0, 0.0]]] * 2),
     }
 
 
@@ -48,12 +49,12 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
     model = make_model(model_class, attention_window=4)
     boxes = torch.tensor([0.0, 0, 40, 40]).expand(2, 3, 4)
     labels = {} if model_class is KineTrackModel else {"region_boxes": boxes}
-    with torch.no_grad():
-        output = model(make_clip(2, 3), output_hidden_states=True, **labels)
+    output = model(make_clip(2, 3), output_hidden_states=True, **labels)
     shapes = {
         "last_hidden_state": (2, 3, 8, 4, 6),
         "spatial_attention": (2, 3, 4, 6),
         "temporal_attention": (2, 3),
+        "keypoint_logits": (2, 3, 3, 8, 12),
     }
     if model_class is KineTrackModel:
         shapes |= {"pooler_output": (2, 8), "pyramid_features": (2, 3, 8, 8, 12)}
@@ -71,9 +72,10 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
     got = {name: tuple(value.shape) for name, value in output.items() if torch.is_tensor(value)}
     assert got == shapes
     assert len(output.hidden_states) == 3
-    assert [tuple(t.shape) for t in output.state.hidden] == [(2, 4, 6, 8)] * 2
-    assert [tuple(t.shape) for t in output.state.cache] == [(2, 2, 4, 6, 8)] * 2
-    assert output.state.scores.shape == (2, 4) and output.state.features.shape == (2, 4, 8)
+    state = output.state
+    assert [tuple(t.shape) for t in (*state.hidden, *state.cache)] == [(2, 4, 6, 8)] * 2 + [(2, 2, 4, 6, 8)] * 2
+    assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8)
+    assert state.motion.shape == (2, 4 + 3, 8, 12)
 
 
 def test_tuple_output_holds_the_same_values(make_model, make_clip):
@@ -246,9 +248,9 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
     with torch.no_grad():
         output = model(make_clip(2, 3), **all_labels())
     terms = output.loss_terms
-    assert set(terms) == {"action", "region", "attention", "group_fight", "heatmap", "box", "identity"}
     weights = {"action": 1.0, "region": 1.0, "attention": 0.1, "group_fight": 0.25}
-    weights |= {"heatmap": 0.0, "box": 3.0, "identity": 0.5}
+    weights |= {"heatmap": 0.0, "box": 3.0, "identity": 0.5, "keypoint": 1.0}
+    assert set(terms) == set(weights)
     assert output.loss.item() == pytest.approx(sum(weights[name] * terms[name].item() for name in terms))
 
 
@@ -261,8 +263,8 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
         ({"group_labels": {"fight": torch.tensor([-100, -100])}}, {"group_fight"}),
         ({"region_boxes": None}, {"region", "attention"}),
         ({"region_boxes": torch.full((2, 3, 4), float("nan"))}, {"region", "attention"}),
-        ({"frame_labels": None}, {"heatmap", "box", "identity"}),
-        ({"frame_labels": [[None] * 3] * 2}, {"heatmap", "box", "identity"}),
+        ({"frame_labels": None}, {"heatmap", "box", "identity", "keypoint"}),
+        ({"frame_labels": [[None] * 3] * 2}, {"heatmap", "box", "identity", "keypoint"}),
         ({"frame_labels": [[frame_label(), None, None], [None] * 3]}, {"identity"}),
     ],
     ids=[
@@ -280,10 +282,8 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
 def test_missing_labels_switch_their_terms_off(make_model, make_clip, changes, missing):
     with torch.no_grad():
         output = make_model()(make_clip(2, 3), **(all_labels() | changes))
-    assert (
-        set(output.loss_terms)
-        == {"action", "region", "attention", "group_fight", "heatmap", "box", "identity"} - missing
-    )
+    everything = {"action", "region", "attention", "group_fight", "heatmap", "box", "identity", "keypoint"}
+    assert set(output.loss_terms) == everything - missing
     assert output.loss.isfinite()
 
 
