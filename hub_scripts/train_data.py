@@ -70,7 +70,9 @@ class TrainingStreams:
     def _sequences(self, stream: StreamSettings) -> MotClips:
         form = replace(MOT_FORM, num_frames=stream.num_frames, canvas=tuple(stream.size))
         sources = mot_sources(self.settings.data.root, "train", self.settings.data.cache)
-        return MotClips(sources, form, seed=self.settings.seed)
+        names = list(self.labels["id2label"].values())
+        walking = {"labels": names.index("walk"), "group_labels": {"fight": 0}} if "walk" in names else None
+        return MotClips(sources, form, seed=self.settings.seed, walking=walking)
 
     def _actions(self, stream: StreamSettings) -> ActionClips:
         form = replace(ACTION_FORM, num_frames=stream.num_frames, canvas=tuple(stream.size))

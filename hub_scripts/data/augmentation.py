@@ -34,6 +34,7 @@ class ClipForm:
         grayscale: Probability of dropping colour.
         reverse: Probability of playing backwards. No for actions: sitting down is not standing up.
         mosaic: Probability of four clips in one, each in a quarter of the canvas and at half the scale.
+        walkers: Probability of speaking of somebody who walks, in clips of tracked people.
         backdrop: Probability of putting a still of another clip behind the actor.
         min_visible: Boxes of which less than this share of the area lies in the window are ignored.
         min_size: So are boxes lower or narrower than this after scaling.
@@ -54,6 +55,7 @@ class ClipForm:
     grayscale: float = 0.05
     reverse: float = 0.0
     mosaic: float = 0.0
+    walkers: float = 0.0
     backdrop: float = 0.0
     min_visible: float = 0.25
     min_size: float = 4.0

@@ -68,7 +68,16 @@ class _Clips(Dataset):
             raise IndexError(f"index {index} is out of range for {len(self)} clips")
         return int(epoch), int(index)
 
-    def _sample(self, form: ClipForm, source: ClipSource, frames: np.ndarray, focus, rng: np.random.Generator) -> dict:
+    def _sample(
+        self,
+        form: ClipForm,
+        source: ClipSource,
+        frames: np.ndarray,
+        focus,
+        rng: np.random.Generator,
+        tube: np.ndarray | None = None,
+    ) -> dict:
+        """`tube` is `(t, 4)`, the boxes of whom the labels speak; the source's actor when None."""
         store = source.frames
         if self.train:
             window = draw_window(form, rng, store.height, store.width, focus)
@@ -80,8 +89,10 @@ class _Clips(Dataset):
         frame_mask = torch.zeros(form.num_frames, dtype=torch.bool)
         frame_mask[: len(frames)] = True
         region = np.full((form.num_frames, 4), np.nan, np.float32)
-        if source.actor is not None:
-            moved = window.map_boxes(source.actor[frames])  # (t, 4)
+        if tube is None and source.actor is not None:
+            tube = source.actor[frames]
+        if tube is not None:
+            moved = window.map_boxes(tube)  # (t, 4)
             moved[~(window.visible_share(moved) >= form.min_visible)] = np.nan
             region[: len(frames)] = moved
         labels = [self._frame_labels(form, source, frame, window) for frame in frames]
@@ -176,6 +187,8 @@ class MotClips(_Clips):
         train: Varied clips; else each stretch's middle, the whole frame, no change.
         anchor_stride: Frames of a sequence for each index.
         seed: Another seed, other draws.
+        walking: `labels` and `group_labels` of a clip in which somebody walks, given to the share `form.walkers` of the
+            varied clips: pedestrians are what most people in a street are.
     """
 
     def __init__(
@@ -185,9 +198,11 @@ class MotClips(_Clips):
         train: bool = True,
         anchor_stride: int = 4,
         seed: int = 0,
+        walking: dict | None = None,
     ):
         super().__init__(sources, form or ClipForm(), train, seed)
         self.anchor_stride = anchor_stride
+        self.walking = walking
         self.anchors = [
             (number, frame)
             for number, source in enumerate(self.sources)
@@ -220,7 +235,16 @@ class MotClips(_Clips):
         if len(frames) < form.num_frames:  # a very short sequence is played to and fro
             frames = np.pad(frames, (0, form.num_frames - len(frames)), mode="reflect" if len(frames) > 1 else "edge")
         rows = source.boxes.at(int(frames[len(frames) // 2]))
-        return self._sample(form, source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
+        tube = (
+            draw_walker(source.boxes, frames, source.frames.frame_rate, rng)
+            if self.walking and rng.random() < form.walkers
+            else None
+        )
+        if tube is None:
+            return self._sample(form, source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
+        sample = self._sample(form, source, frames, tube[len(tube) // 2], rng, tube)
+        seen = bool(torch.isfinite(sample["region_boxes"]).all(1).sum() > len(frames) // 2)
+        return sample | self.walking if seen else sample
 
 
 class ActionClips(_Clips):
@@ -298,7 +322,28 @@ def _actor_alone(labels: dict | None, canvas: tuple[int, int]) -> dict | None:
     return {name: torch.cat([values[kept], everywhere[name]]) for name, values in labels.items()}
 
 
-MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4)
+def draw_walker(
+    boxes: FrameBoxes, frames: np.ndarray, frame_rate: float, rng: np.random.Generator
+) -> np.ndarray | None:
+    """The boxes `(t, 4)` of one known person who is there in all frames and goes somewhere, or None.
+
+    Going somewhere is to move against the picture by a quarter of one's height a second: of people in a street that is a
+    good guess at walking, and no more than a guess where the camera moves.
+    """
+    seconds = np.ptp(frames) / frame_rate
+    rows = [boxes.at(int(frame)) for frame in frames]
+    known = [dict(zip(row.track_id[~row.ignore].tolist(), row.xyxy[~row.ignore], strict=True)) for row in rows]
+    walkers = []
+    for track_id in sorted(set.intersection(*(set(row) for row in known)) - {-1}):
+        tube = np.stack([row[track_id] for row in known])
+        path = np.linalg.norm((tube[-1] - tube[0]).reshape(2, 2).mean(0))
+        height = np.median(tube[:, 3] - tube[:, 1])
+        if path > 0.25 * height * seconds:
+            walkers.append(tube)
+    return walkers[int(rng.integers(len(walkers)))] if walkers else None
+
+
+MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4, walkers=0.5)
 ACTION_FORM = ClipForm(canvas=(224, 288), frame_rate=(6.0, 15.0), scale=(0.75, 1.35), fit=True, focus=0.9, backdrop=0.3)
 
 

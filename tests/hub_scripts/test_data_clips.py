@@ -9,7 +9,7 @@ import pytest
 import torch
 from kinetrack.hub_scripts.data.annotations import identity_key
 from kinetrack.hub_scripts.data.batches import BalancedBatches, collate
-from kinetrack.hub_scripts.data.clips import ACTION_FORM, ActionClips, MotClips, evaluation_form
+from kinetrack.hub_scripts.data.clips import ACTION_FORM, MOT_FORM, ActionClips, MotClips, draw_walker, evaluation_form
 from kinetrack.hub_scripts.data.contact_sheet import draw_contact_sheet
 from kinetrack.hub_scripts.data.frames import FrameStore
 from kinetrack.hub_scripts.data.sources import (
@@ -330,3 +330,32 @@ def test_the_contact_sheet_shows_the_boxes(root, tmp_path):
     assert sheet.shape == (64 + 12, 128, 3)
     assert (sheet == (0, 255, 0)).all(-1).any() and (sheet == (255, 40, 40)).all(-1).any()
     assert (sheet[12 + 48 :] == (90, 0, 90)).all()  # padding
+
+
+def test_somebody_who_goes_somewhere_is_a_walker(root):
+    boxes = read_sequence(root / "mot/train/A", "A").boxes
+    walker = draw_walker(boxes, [10, 20, 30], 20, np.random.default_rng(0))
+    assert walker.shape == (3, 4) and abs(walker[2, 0] - walker[0, 0]) == 2 * 20
+    still = replace(boxes, xyxy=boxes.xyxy * 0 + [4, 4, 24, 64])
+    assert draw_walker(still, [10, 20, 30], 20, np.random.default_rng(0)) is None
+    assert draw_walker(boxes, [10, LENGTH + 10], 20, np.random.default_rng(0)) is None  # nobody is there at the end
+    assert draw_walker(boxes, [10, 20, 30], 200, np.random.default_rng(0)) is not None
+    assert draw_walker(boxes, [10, 20, 30], 2, np.random.default_rng(0)) is None  # the same way, in ten seconds
+
+
+def test_clips_of_walkers_say_so_about_the_walker(root):
+    walking = {"labels": 1, "group_labels": {"fight": 0}}
+    form = replace(MOT_FORM, canvas=(128, 192), walkers=1.0, mosaic=0.0)
+    clips = MotClips(mot_sources(root, "train", splits=root / "lists"), form, walking=walking)
+    samples = [clips[i] for i in range(8)]
+    told = [sample for sample in samples if sample["labels"] == 1]
+    assert len(told) > 4
+    for sample in told:
+        assert sample["group_labels"] == {"fight": 0}
+        seen = torch.isfinite(sample["region_boxes"]).all(1)
+        assert seen.sum() > 4
+        for time in seen.nonzero()[:, 0].tolist():
+            boxes = sample["frame_labels"][time]["boxes"]
+            assert (boxes - sample["region_boxes"][time]).abs().amax(1).min() < 1e-3
+    never = MotClips(clips.sources, replace(form, walkers=0.0), walking=walking)
+    assert all(never[i]["labels"] == -100 and torch.isnan(never[i]["region_boxes"]).all() for i in range(4))
