@@ -235,11 +235,9 @@ class MotClips(_Clips):
         if len(frames) < form.num_frames:  # a very short sequence is played to and fro
             frames = np.pad(frames, (0, form.num_frames - len(frames)), mode="reflect" if len(frames) > 1 else "edge")
         rows = source.boxes.at(int(frames[len(frames) // 2]))
-        tube = (
-            draw_walker(source.boxes, frames, source.frames.frame_rate, rng)
-            if self.walking and rng.random() < form.walkers
-            else None
-        )
+        tube = None
+        if self.walking and rng.random() < form.walkers:
+            tube = draw_walker(source.boxes, frames, source.frames.frame_rate, rng)
         if tube is None:
             return self._sample(form, source, frames, self._draw_focus(rows.xyxy[~rows.ignore], rng), rng)
         sample = self._sample(form, source, frames, tube[len(tube) // 2], rng, tube)
@@ -327,8 +325,8 @@ def draw_walker(
 ) -> np.ndarray | None:
     """The boxes `(t, 4)` of one known person who is there in all frames and goes somewhere, or None.
 
-    Going somewhere is to move against the picture by a quarter of one's height a second: of people in a street that is a
-    good guess at walking, and no more than a guess where the camera moves.
+    Going somewhere is to move against the picture by a quarter of one's height a second: of people in a street that is
+    a good guess at walking, and no more than a guess where the camera moves.
     """
     seconds = np.ptp(frames) / frame_rate
     rows = [boxes.at(int(frame)) for frame in frames]
