@@ -7,7 +7,7 @@ import sys
 # Which extra brings a package that not everybody installs.
 _EXTRAS = {
     **dict.fromkeys(("datasets", "evaluate", "optuna", "yaml", "tensorboard", "trackeval"), "train"),
-    **dict.fromkeys(("onnx", "onnxruntime"), "export"),
+    **dict.fromkeys(("onnx", "onnxruntime", "openvino", "nncf"), "export"),
     **dict.fromkeys(("gradio", "httpcore", "starlette", "websockets"), "demo"),
     "trackers": "dev",
 }

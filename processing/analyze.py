@@ -39,6 +39,7 @@ def analyze(
     progress: bool | Progress = False,
     size: tuple[int, int] | None = None,
     allow_untrained: bool = False,
+    backend: str = "auto",
     on_result: Callable[[Any], None] | None = None,
 ) -> VideoAnalysis:
     """Analyses one video: what happens, who is where, and who does what.
@@ -58,6 +59,7 @@ def analyze(
             when unknown), and can cancel the run by raising.
         size: (height, width) of the model input in pixels, multiples of 32; fitted to the video when None.
         allow_untrained: accepts a model whose `config.trained` is False.
+        backend: what runs the model, as for `load_model`; of a given pair, it is what was chosen when that was loaded.
         on_result: called with the `KineTrackFrameResult` of every frame, for what the result does not keep, such as
             the spatial attention; can cancel the run by raising.
 
@@ -76,7 +78,7 @@ def analyze(
         >>> analysis.to_pandas()  # doctest: +SKIP
     """
     folder = None if output is None else Path(output) / source_stem(source)
-    network = load_model(model, device, allow_untrained=allow_untrained) if _is_name(model) else model
+    network = _loaded(model, device, backend, allow_untrained)
     name = _model_name(model, network[0])
     options = {"task": task, "threshold": threshold, "size": size, "allow_untrained": allow_untrained}
     return _analyze_into(source, folder, network, name, fps, video, progress, options, on_result)
@@ -111,6 +113,7 @@ def analyze_videos(
     progress: bool | Progress = False,
     size: tuple[int, int] | None = None,
     allow_untrained: bool = False,
+    backend: str = "auto",
 ) -> Iterator[Outcome]:
     """Analyses several videos with one model; a video that cannot be read does not keep the others from being done.
 
@@ -126,6 +129,7 @@ def analyze_videos(
         progress: see there.
         size: see there.
         allow_untrained: see there.
+        backend: see there.
 
     Yields:
         One `Outcome` a video, in order.
@@ -134,7 +138,7 @@ def analyze_videos(
         FileNotFoundError, ValueError: the model cannot be used.
     """
     sources = list(sources)
-    network = load_model(model, device, allow_untrained=allow_untrained) if _is_name(model) else model
+    network = _loaded(model, device, backend, allow_untrained)
     name = _model_name(model, network[0])
     options = {"task": task, "threshold": threshold, "size": size, "allow_untrained": allow_untrained}
     for source, folder in zip(sources, plan_folders(sources, output), strict=True):
@@ -304,6 +308,13 @@ def _on_disk(source):
         shutil.copyfileobj(source, file)
         file.flush()
         yield file.name
+
+
+def _loaded(model, device, backend, allow_untrained):
+    """`(model, processor)` of a name; a pair stays as it is."""
+    if not _is_name(model):
+        return model
+    return load_model(model, device, allow_untrained=allow_untrained, backend=backend)
 
 
 def _is_name(model) -> bool:

@@ -22,21 +22,31 @@ def shipped_models() -> list[str]:
     return sorted(file.parent.name for file in SHIPPED_MODELS.glob("*/config.json"))
 
 
-def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = None, *, allow_untrained: bool = False):
+def load_model(
+    model: str | os.PathLike = DEFAULT_MODEL,
+    device: str | None = None,
+    *,
+    allow_untrained: bool = False,
+    backend: str | None = None,
+):
     """Loads a model and its video processor, ready for `KineTrackSession`.
 
     Args:
         model: name of a model installed with the package (`"kinetrack-nano"`), a folder, or a Hub id (`owner/name`).
         device: a PyTorch device such as `"cpu"` or `"cuda:1"`; None takes a CUDA GPU if there is one, else the CPU.
         allow_untrained: accepts a model whose `config.trained` is False.
+        backend: what runs a session's steps: `"torch"`, `"compile"`, `"onnx"`, `"openvino"`, or `"auto"` for the
+            fastest that is installed. None: PyTorch, or, of a folder from `kinetrack export`, its own.
 
     Returns:
         `(model, processor)`: a `KineTrackForVideoAnalysis` in eval mode, float32, and a `KineTrackVideoProcessor`.
+        With another backend than PyTorch, the model is an `AcceleratedModel`, which is for sessions alone.
 
     Raises:
         FileNotFoundError: no such model, or a folder that is not a model.
-        ValueError: a model of another kind, an untrained or incomplete one, one whose weights are pickled, or a device
-            that is not there.
+        ValueError: a model of another kind, an untrained or incomplete one, one whose weights are pickled, a device
+            that is not there, or a backend that cannot run it.
+        ModuleNotFoundError: the package of the backend is missing.
 
     Example:
         >>> import kinetrack
@@ -45,6 +55,9 @@ def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = No
     import torch
     from transformers import AutoConfig, AutoModel, AutoVideoProcessor
 
+    from .graphs.backends import accelerate, check_backend, is_exported, load_exported
+
+    check_backend(backend or "auto")
     name, location = os.fspath(model), _locate(model)
     target = _check_device(device)
     try:
@@ -58,6 +71,8 @@ def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = No
             f"The model {name} has not been trained (its configuration says trained=false), so its results would be "
             "noise. Train it with `kinetrack train`, or pass --allow-untrained (allow_untrained=True) to run it anyway."
         )
+    if is_exported(Path(location)):
+        return load_exported(Path(location), config, backend or "auto"), AutoVideoProcessor.from_pretrained(location)
     for architecture in config.architectures or []:
         if architecture in _HEAD_LEFT_OUT:
             setattr(config, _HEAD_LEFT_OUT[architecture], False)
@@ -73,11 +88,13 @@ def load_model(model: str | os.PathLike = DEFAULT_MODEL, device: str | None = No
             f"The weights of {name} lack {len(report['missing_keys'])} tensors that its configuration asks for, such "
             f"as {sorted(report['missing_keys'])[0]}. Save it again with `save_pretrained`."
         )
-    return network.eval().to(target), processor
+    return accelerate(network.eval().to(target), backend or "torch"), processor
 
 
 def _locate(model: str | os.PathLike) -> str:
     """The folder or Hub id that `from_pretrained` takes."""
+    from .graphs.backends import is_exported
+
     text = os.fspath(model)
     if text in shipped_models():
         return str(SHIPPED_MODELS / text)
@@ -91,7 +108,7 @@ def _locate(model: str | os.PathLike) -> str:
                 "`KineTrackVideoProcessor(...).save_pretrained(folder)`."
             )
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-        if pickled and not any(folder.glob("*.safetensors")):
+        if pickled and not (any(folder.glob("*.safetensors")) or is_exported(folder)):
             raise ValueError(
                 f"The weights in {folder} are a pickle ({pickled[0]}), which can run code when it is loaded, so only "
                 "safetensors are; save the model again with `save_pretrained`."

@@ -1,12 +1,16 @@
 """Shared fixtures: small videos with moving rectangles, of every kind people bring."""
 
 import io
+import os
 import struct
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Graphs of throw-away models would fill the user's cache; what makes them has tests of its own.
+os.environ["KINETRACK_BACKEND"] = "torch"
 
 RED, GREEN, BLUE = (220, 40, 40), (40, 200, 60), (40, 70, 220)
 

@@ -1,0 +1,183 @@
+"""Models whose step is run by a graph: what a session asks of a model, answered by another runtime than PyTorch."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from .graph_state import GraphState, evaluate_shape
+
+_FRAME_MAPS = ("heatmap_logits", "distances", "embeddings", "spatial_attention", "last_hidden_state")
+_GROUP = "group_logits."
+
+
+@dataclass
+class StepOutput:
+    """Output of one step; fields and shapes are those of `KineTrackOutput` with T = 1."""
+
+    temporal_attention: torch.Tensor
+    spatial_attention: torch.Tensor
+    last_hidden_state: torch.Tensor
+    state: GraphState
+    logits: torch.Tensor | None = None
+    heatmap_logits: torch.Tensor | None = None
+    distances: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+    group_logits: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class AcceleratedModel:
+    """A model for `KineTrackSession` whose step is a graph. All else is asked of `parts`.
+
+    Args:
+        parts: a KineTrack model with heads, or `ExportedParts`: configuration, region attention, action head.
+        engine: runs the step graph: `run(feeds) -> outputs`, tensors by name.
+        backend: name of the engine's kind.
+    """
+
+    def __init__(self, parts, engine, backend: str):
+        self.parts, self.engine, self.backend = parts, engine, backend
+        self._content = (None, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "parts":  # copying and pickling look before there is anything
+            raise AttributeError(name)
+        return getattr(self.parts, name)
+
+    def eval(self) -> "AcceleratedModel":
+        """Itself; graphs are always in eval mode."""
+        return self
+
+    def initial_state(self, batch: int, height: int, width: int) -> GraphState:
+        """The state of streams that have not begun."""
+        return GraphState(self.parts.initial_state(batch, height, width).tensors())
+
+    def __call__(
+        self, pixel_values_videos: torch.Tensor, pixel_mask: torch.Tensor | None = None, state: GraphState | None = None
+    ) -> StepOutput:
+        """One step.
+
+        Args:
+            pixel_values_videos: (B, 1, 3, H, W) float32.
+            pixel_mask: (B, H, W), True for pixels of the frame, which are top left. None: all.
+            state: of the earlier part of the same streams; None: they begin.
+
+        Raises:
+            ValueError: more than one frame, or shapes that do not belong together.
+        """
+        batch, length, _, height, width = pixel_values_videos.shape
+        if length != 1:
+            raise ValueError(f"The exported step takes one frame at a time, got {length}.")
+        state = state or self.initial_state(batch, height, width)
+        content = self._content_size(pixel_mask, batch, height, width)
+        feeds = {"pixel_values": pixel_values_videos[:, 0], "content_size": content, **state.named}
+        found = self.engine.run(feeds)
+        maps = {name: found[name].unsqueeze(1) for name in _FRAME_MAPS if name in found}
+        groups = {name.removeprefix(_GROUP): value for name, value in found.items() if name.startswith(_GROUP)}
+        carried = GraphState({name: found[f"new.{name}"] for name in state.named})
+        return StepOutput(
+            temporal_attention=found["temporal_attention"],
+            state=carried,
+            logits=found.get("logits"),
+            group_logits=groups,
+            **maps,
+        )
+
+    def _content_size(self, pixel_mask, batch, height, width):
+        """(B, 2) int64 rows and columns that show the frame; a stream's mask is always the same tensor."""
+        if pixel_mask is None:
+            return torch.tensor([[height, width]] * batch)
+        if self._content[0] is not pixel_mask:
+            self._content = pixel_mask, torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
+        return self._content[1]
+
+
+class ExportedParts:
+    """What a session asks of a model beside its step, from the graphs and the description of an exported folder.
+
+    Args:
+        config: `KineTrackConfig`.
+        state_shapes: symbolic shapes of the state by name.
+        engines: for the graphs `regions`, `recall` and `actions`; empty without an action head.
+    """
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, config, state_shapes: dict[str, tuple[int | str, ...]], engines: dict[str, Any]):
+        self.config, self._state_shapes, self._engines = config, state_shapes, engines
+        self.kinetrack = SimpleNamespace(attention=_RecalledAttention(config, engines.get("recall")))
+        self.action_head = self._classify if config.classification_head else None
+        self.tracking_head = True if config.tracking_head else None
+
+    def parameters(self):
+        """One tensor of the type and on the device of all others."""
+        yield torch.zeros(1)
+
+    def initial_state(self, batch: int, height: int, width: int) -> GraphState:
+        """The state of streams that have not begun."""
+        sizes = {"batch": batch, "height": height, "width": width}
+        return GraphState(
+            {
+                name: torch.full(evaluate_shape(shape, sizes), float("-inf") if name == "scores" else 0.0)
+                for name, shape in self._state_shapes.items()
+            }
+        )
+
+    def valid_cells(self, pixel_mask: torch.Tensor) -> torch.Tensor:
+        """(B, H/8, W/8) bool, cells of the detection grid whose centre shows the frame."""
+        stride = self.config.output_stride
+        return pixel_mask[:, stride // 2 :: stride, stride // 2 :: stride].bool()
+
+    def attend_regions(self, features: torch.Tensor, boxes: torch.Tensor, pixel_mask: torch.Tensor):
+        """Eqs. 3 and 4 within boxes: scores (B, R) and f (B, R, D). Arguments as for `KineTrackModel`."""
+        if not boxes.shape[1]:
+            return features.new_zeros(len(boxes), 0), features.new_zeros(len(boxes), 0, features.shape[1])
+        content = torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
+        found = self._engines["regions"].run(
+            {"last_hidden_state": features, "boxes": boxes.float(), "content_size": content}
+        )
+        return found["score"], found["pooled"]
+
+    def _classify(self, representation: torch.Tensor):
+        """R (N, D) to logits (N, num_labels) and those of each group."""
+        if not len(representation):
+            groups = self.config.label_groups.items()
+            empty = {name: representation.new_zeros(0, len(classes)) for name, classes in groups}
+            return representation.new_zeros(0, self.config.num_labels), empty
+        found = self._engines["actions"].run({"representation": representation})
+        groups = {name.removeprefix(_GROUP): value for name, value in found.items() if name.startswith(_GROUP)}
+        return found["logits"], groups
+
+
+@dataclass
+class _Memory:
+    """What `AttentionMemory` is to a model: (N, W) scores and (N, W, D) features."""
+
+    scores: torch.Tensor
+    features: torch.Tensor
+
+    def rows(self, chosen) -> "_Memory":
+        return _Memory(self.scores[chosen], self.features[chosen])
+
+    def join(self, other: "_Memory") -> "_Memory":
+        return _Memory(torch.cat([self.scores, other.scores]), torch.cat([self.features, other.features]))
+
+
+class _RecalledAttention:
+    """The temporal attention of a session's tracks, by the graph `recall`."""
+
+    def __init__(self, config, engine):
+        self._size, self._window, self._engine = config.hidden_size, config.attention_window or 1, engine
+
+    def empty_memory(self, pooled: torch.Tensor) -> _Memory:
+        count, window = len(pooled), self._window
+        return _Memory(pooled.new_full((count, window), float("-inf")), pooled.new_zeros(count, window, self._size))
+
+    def attend_time(self, scores, pooled, frame_mask, memory: _Memory):
+        """(None, R (N, D), new memory) for one moment: scores (N, 1), pooled (N, 1, D)."""
+        if not len(scores):
+            return None, pooled[:, 0], memory
+        feeds = {"score": scores[:, 0], "pooled": pooled[:, 0]}
+        found = self._engine.run(feeds | {"scores": memory.scores, "features": memory.features})
+        return None, found["representation"], _Memory(found["new.scores"], found["new.features"])
