@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .cli_demo import add_demo_commands
+from .cli_export import add_export_command
 from .cli_hub import add_hub_commands
 
 app = typer.Typer(
@@ -44,6 +45,16 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (separator and height.strip().isdecimal() and width.strip().isdecimal()):
         raise typer.BadParameter(f"expected HEIGHTxWIDTH such as 352x640, got {text!r}")
     return int(height), int(width)
+
+
+class Backend(StrEnum):
+    """What can run a model."""
+
+    auto = "auto"
+    torch = "torch"
+    compile = "compile"
+    onnx = "onnx"
+    openvino = "openvino"
 
 
 class Half(StrEnum):
@@ -82,6 +93,10 @@ SizeOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1 … \\[default: a GPU if there is one]", metavar="DEVICE"),
+]
+BackendOption = Annotated[
+    Backend,
+    typer.Option("--backend", help="What runs the model; auto: on a CPU the fastest exact one that is installed."),
 ]
 UntrainedOption = Annotated[
     bool, typer.Option("--allow-untrained", help="Run a model that was never trained; its results are noise.")
@@ -135,6 +150,7 @@ def analyze(
     threshold: ThresholdOption = None,
     size: SizeOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = Backend.auto,
     no_video: Annotated[bool, typer.Option("--no-video", help="Do not write annotated.mp4 (faster).")] = False,
     allow_untrained: UntrainedOption = False,
 ) -> None:
@@ -155,6 +171,7 @@ def analyze(
         video=not no_video,
         progress=True,
         allow_untrained=allow_untrained,
+        backend=backend.value,
     ):
         report.add(outcome)
     report.print()
@@ -380,6 +397,7 @@ def benchmark(
 
 
 add_demo_commands(app)
+add_export_command(app)
 add_hub_commands(app)
 
 

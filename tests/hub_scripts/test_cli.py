@@ -338,3 +338,26 @@ def test_debugging_shows_where_an_error_came_from(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["kinetrack", "train", str(tmp_path / "nowhere.yaml")])
     with pytest.raises(FileNotFoundError):
         cli.main()
+
+
+def test_export_writes_a_folder_that_analyze_takes(run, model_folder, video_path, tmp_path):
+    code, out, err = run("export", model_folder, "--output", tmp_path / "exported")
+    assert code == 0, err
+    assert out.strip().startswith(f"{tmp_path / 'exported'}: README.md, actions.onnx, config.json, graph.json")
+    code, out, err = run("analyze", video_path, "--model", tmp_path / "exported", "-o", tmp_path / "out", "--no-video")
+    assert code == 0, err
+    assert "frames/s" in out
+
+
+def test_export_in_eight_bits_needs_videos(run, model_folder, tmp_path):
+    code, _, err = run("export", model_folder, "--output", tmp_path / "exported", "--int8")
+    assert code == 2 and "--calibrate" in err
+
+
+def test_backend_that_does_not_fit_is_one_line(run, model_folder, video_path, tmp_path):
+    run("export", model_folder, "--output", tmp_path / "exported")
+    code, _, err = run("analyze", video_path, "--model", tmp_path / "exported", "--backend", "compile")
+    assert code == 1
+    assert errors(err) == [
+        f"Error: {tmp_path / 'exported'} was exported for onnx and cannot run with --backend compile."
+    ]

@@ -1,0 +1,99 @@
+"""8-bit steps: which layers, and what the quantiser looks at."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..processing.graphs.backends import open_engine
+from ..processing.session_kinetrack import KineTrackSession
+
+# Frames that the quantiser sees; each is one step of a stream with the state that it had.
+CALIBRATION_FRAMES = 300
+_FRAMES_OF_A_VIDEO = 30
+_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+# Only convolutions of the encoder and of the tracking head's trunk: where the time is, and where nothing is carried.
+_KEPT = (r"^(?!.*/(encoder|tracking_head)/).*", r".*/tracking_head/(heatmap|distance|embedding)/.*")
+
+
+def quantise_step(model, processor, path: Path, format: str, videos: Sequence[Path]) -> None:
+    """Replaces a step's file by one with 8-bit convolutions.
+
+    Args:
+        model: from `exportable_copy`.
+        processor: the model's.
+        path: the step in float32, `.onnx` or `.xml`.
+        format: "onnx" or "openvino".
+        videos: files, or folders searched for files.
+
+    Raises:
+        FileNotFoundError: no video in these places.
+        ModuleNotFoundError: the package nncf is missing.
+    """
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    samples = list(itertools.islice(calibration_steps(model, processor, path, format, videos), CALIBRATION_FRAMES))
+    settings = {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": len(samples),
+        "ignored_scope": nncf.IgnoredScope(patterns=list(_KEPT), validate=False),
+    }
+    if format == "openvino":
+        import openvino
+
+        # Read into memory, for the file is written over.
+        floating = openvino.Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+        quantised = nncf.quantize(floating, nncf.Dataset(samples), **settings)
+        openvino.save_model(quantised, path, compress_to_fp16=False)
+        return
+    import onnx
+
+    onnx.save(nncf.quantize(onnx.load(str(path)), nncf.Dataset(samples), **settings), str(path))
+
+
+def calibration_steps(model, processor, path: Path, format: str, videos: Sequence[Path]) -> Iterator[dict]:
+    """Inputs of steps in the middle of streams, taken from all videos in turn.
+
+    Yields:
+        NumPy arrays by the names of the step's inputs.
+    """
+    from ..processing.graphs.graph_model import AcceleratedModel
+
+    engine = _Recorder(open_engine(path, format))
+    accelerated = AcceleratedModel(model, engine, format)
+    found = list_videos(videos)
+    share = max(_FRAMES_OF_A_VIDEO, -(-CALIBRATION_FRAMES // len(found)))
+    stride = max(1, len(found) * _FRAMES_OF_A_VIDEO // CALIBRATION_FRAMES)
+    for video in found[::stride]:
+        session = KineTrackSession(accelerated, processor, allow_untrained=True)
+        for _ in itertools.islice(session.run(str(video)), share):
+            yield engine.last
+
+
+def list_videos(places: Sequence[Path]) -> list[Path]:
+    """All video files, in the order of their paths.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = []
+    for place in map(Path, places):
+        inside = place.rglob("*") if place.is_dir() else [place]
+        found += sorted(file for file in inside if file.is_file() and file.suffix.lower() in _SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"There is no video in {', '.join(map(str, places))} ({', '.join(_SUFFIXES)}).")
+    return found
+
+
+class _Recorder:
+    """An engine that keeps a copy of what it was given last."""
+
+    def __init__(self, engine):
+        self._engine, self.last = engine, {}
+
+    def run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.last = {name: tensor.numpy().copy() for name, tensor in feeds.items()}
+        return self._engine.run(feeds)

@@ -1,0 +1,182 @@
+"""`kinetrack export`: folders that run without this package, and that this package runs like the model itself."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import kinetrack
+import numpy as np
+import pytest
+import torch
+from kinetrack.hub_scripts import export as export_module
+from kinetrack.hub_scripts.export import export
+from kinetrack.processing.session_kinetrack import KineTrackSession
+
+# Modules that a program in an exported folder must do without.
+_WITHOUT = """
+import sys
+class _Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"blocked: {{name}}")
+sys.meta_path.insert(0, _Blocker())
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder, tmp_path_factory) -> Path:
+    """The tiny model as ONNX."""
+    return export(model_folder, tmp_path_factory.mktemp("exports") / "onnx")
+
+
+def run_readme(folder: Path, frames: np.ndarray, blocked: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Runs the program in an export's README as it stands; the outputs of its last frame."""
+    np.save(folder / "frames.npy", frames)
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code = _WITHOUT.format(blocked=blocked) + program + '\nnp.savez("found.npz", **found)\n'
+    result = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == len(frames)
+    with np.load(folder / "found.npz") as found:
+        return dict(found)
+
+
+@torch.inference_mode()
+def run_model(folder: Path, frames: np.ndarray):
+    """The model's output for the last of some frames that fill its input."""
+    model, processor = kinetrack.load_model(folder, "cpu")
+    state = None
+    for frame in frames:
+        output = model(processor.preprocess_frame(frame, frame.shape[:2]), state=state)
+        state = output.state
+    return output
+
+
+@pytest.mark.parametrize(
+    ("format", "blocked"),
+    [("onnx", ("kinetrack", "torch", "transformers")), ("openvino", ("kinetrack", "torch", "transformers"))],
+)
+def test_readme_runs_without_this_package(model_folder, frames, tmp_path, format, blocked):
+    folder = export(model_folder, tmp_path / "exported", format)
+    found, wanted = run_readme(folder, frames, blocked), run_model(model_folder, frames)
+    np.testing.assert_allclose(found["logits"], wanted.logits, atol=1e-3)
+    np.testing.assert_allclose(found["group_logits.fight"], wanted.group_logits["fight"], atol=1e-3)
+    for name in ("heatmap_logits", "distances", "embeddings", "last_hidden_state"):
+        np.testing.assert_allclose(found[name], getattr(wanted, name)[:, 0], atol=1e-3)
+
+
+def test_torch_export_runs_with_pytorch_alone_at_any_size(model_folder, draw_frames, tmp_path):
+    folder = export(model_folder, tmp_path / "exported", "torch")
+    frames = draw_frames(3, 128, 96)
+    found = run_readme(folder, frames, ("kinetrack",))
+    np.testing.assert_allclose(found["logits"], run_model(model_folder, frames).logits, atol=1e-3)
+
+
+def test_folder_holds_what_is_needed_and_says_what_is_in_it(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert names >= {"step.onnx", "regions.onnx", "recall.onnx", "actions.onnx", "graph.json", "README.md"}
+    assert names >= {"config.json", "video_preprocessor_config.json"}
+    readme, description = (exported / "README.md").read_text(), json.loads((exported / "graph.json").read_text())
+    for graph in description["graphs"]:
+        for name in (*description["inputs"][graph], *description["outputs"][graph]):
+            assert f"`{name}`" in readme
+    assert [entry["initial"] for entry in description["state"] if entry["name"] == "scores"] == ["-inf"]
+
+
+@pytest.mark.parametrize("backend", [None, "openvino"])
+def test_exported_folder_gives_the_tracks_and_actions_of_its_model(exported, model_folder, long_video_path, backend):
+    expected, got = (
+        list(KineTrackSession(*kinetrack.load_model(folder, "cpu", backend=chosen)).run(str(long_video_path)))
+        for folder, chosen in ((model_folder, None), (exported, backend))
+    )
+    assert any(len(result.track_ids) for result in expected)
+    for one, other in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(one.track_ids, other.track_ids)
+        for name in ("boxes", "actions", "clip_action"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-3)
+
+
+def test_exported_folder_is_a_model_for_analyze(exported, model_folder, video_path):
+    wanted, got = (kinetrack.analyze(video_path, model=folder) for folder in (model_folder, exported))
+    assert [track.id for track in wanted.tracks] == [track.id for track in got.tracks]
+    assert wanted.action == got.action
+
+
+def test_exported_tracking_model_needs_no_action_graphs(tmp_path, model_folder, video_path):
+    model, processor = kinetrack.load_model(model_folder, "cpu")
+    tracker = kinetrack.KineTrackForObjectTracking(model.config)
+    tracker.load_state_dict(model.state_dict(), strict=False)
+    for saved in (tracker, processor):
+        saved.save_pretrained(tmp_path / "tracker")
+    folder = export(tmp_path / "tracker", tmp_path / "exported")
+    assert not (folder / "actions.onnx").exists()
+    got, _ = kinetrack.load_model(folder)
+    assert got.action_head is None and got.tracking_head
+    session = KineTrackSession(*kinetrack.load_model(folder), task="tracking")
+    assert any(len(result.track_ids) for result in session.run(str(video_path)))
+
+
+def test_clip_has_a_fixed_length_and_a_readme(model_folder, tmp_path):
+    folder = export(model_folder, tmp_path / "clip", mode="clip", num_frames=6)
+    assert "6 frames at 12.5 a second" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="--mode step"):
+        kinetrack.load_model(folder)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_eight_bits_stay_near_the_model(model_folder, exported, long_video_path, tmp_path, format):
+    folder = export(model_folder, tmp_path / "int8", format, calibration=[long_video_path])
+    assert json.loads((folder / "graph.json").read_text())["int8"]
+    content = (folder / f"step.{'onnx' if format == 'onnx' else 'xml'}").read_bytes()
+    assert (b"QuantizeLinear" if format == "onnx" else b"FakeQuantize") in content or b'element_type="i8"' in content
+    expected, got = (
+        list(KineTrackSession(*kinetrack.load_model(each, "cpu")).run(str(long_video_path)))
+        for each in (model_folder, folder)
+    )
+    differences = [np.abs(a.clip_action - b.clip_action).max() for a, b in zip(expected, got, strict=True)]
+    assert 0 < max(differences) < 0.1
+
+
+def test_export_is_replaced_but_nothing_else_is(exported, model_folder, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(ValueError, match="is not an export"):
+        export(model_folder, tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (exported / "old").write_text("gone")
+    export(model_folder, exported)
+    assert not (exported / "old").exists()
+
+
+def test_graph_that_differs_is_not_left_behind(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "TOLERANCE", 0.0)
+    monkeypatch.setattr(export_module.check_parity, "__defaults__", (0.0,))
+    with pytest.raises(RuntimeError, match="differs from PyTorch"):
+        export(model_folder, tmp_path / "exported")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "tflite"}, "`format` is one of"),
+        ({"mode": "clip", "calibration": ["v.mp4"]}, "8 bits are for --mode step"),
+        ({"format": "torch", "calibration": ["v.mp4"]}, "8 bits are for --mode step"),
+    ],
+)
+def test_impossible_options_are_refused(model_folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        export(model_folder, tmp_path / "exported", **options)
+
+
+def test_eight_bits_without_videos_say_where_they_were_sought(model_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no video in"):
+        export(model_folder, tmp_path / "exported", calibration=[tmp_path])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_is_not_exported_again(exported, tmp_path):
+    with pytest.raises(ValueError, match="is an export already"):
+        export(exported, tmp_path / "again")
