@@ -100,9 +100,7 @@ def displacements(now: torch.Tensor, before: torch.Tensor, reach: int) -> torch.
         (N, (2 * reach + 1)^2, h, w), one channel a displacement down and across, row by row; 0 beyond the border.
     """
     query = F.avg_pool2d(F.normalize(now, dim=1), 2)  # (N, M, h, w)
-    height, width = query.shape[-2:]
     keys = F.pad(F.normalize(before, dim=1), [reach] * 4)  # (N, M, 2h + 2 * reach, 2w + 2 * reach)
-    steps = range(2 * reach + 1)
-    return torch.stack(
-        [(query * keys[..., y : y + 2 * height : 2, x : x + 2 * width : 2]).sum(1) for y in steps for x in steps], dim=1
-    )
+    # Ends counted from the border, since exporters take sizes for constants.
+    steps = [slice(step, step - 2 * reach or None, 2) for step in range(2 * reach + 1)]
+    return torch.stack([(query * keys[..., down, across]).sum(1) for down in steps for across in steps], dim=1)

@@ -31,6 +31,7 @@ KINDS = {
     "no differences": (KineTrackForVideoAnalysis, {"motion_channels": 0, "label_groups": {}}),
     "actions": (KineTrackForVideoClassification, {}),
     "tracking": (KineTrackForObjectTracking, {"num_propagation_layers": 1}),
+    "displacements": (KineTrackForVideoAnalysis, {"motion_reach": 2, "keypoints": ["head", "hand"]}),
     "lite0": (KineTrackForVideoAnalysis, {"backbone_config": LITE0}),
 }
 
