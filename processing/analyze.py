@@ -226,19 +226,11 @@ class _DrawnVideo:
     """The annotated video: draws each frame and writes it at its time."""
 
     def __init__(self, path: Path, first, opened: "_OpenedSource", recorder: AnalysisRecorder, fps: float | None):
-        from .drawing import FrameAnnotator
+        from .drawing import annotator_for
 
         rate = opened.description["frame_rate"]
         rate = min(rate, fps) if fps else rate
-        model = recorder.model
-        self._annotator = FrameAnnotator(
-            first.height,
-            first.width,
-            frame_rate=rate,
-            action_names=model["actions"] if first.clip_action is not None else None,
-            action_threshold=model["action_threshold"],
-            group_names=model["groups"],
-        )
+        self._annotator = annotator_for(first, rate, recorder.model)
         self._sink = VideoSink(path, first.height, first.width, rate, opened.audio)
 
     def write(self, result) -> None:

@@ -1,11 +1,12 @@
 """One open video container: PyAV's decoder, and what has to be done to its frames before they can be displayed."""
 
 import contextlib
+import functools
 import io
 import logging
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,30 @@ class PyAVVideo:
     Args:
         container: From `av.open`.
         name: For messages.
+        follow_size: Whether frames whose size changes on the way keep it; else they are scaled to that of the first.
+        low_delay: Whether each frame is wanted at once; else several are decoded side by side, which is faster.
+
+    Attributes:
+        failure: Why reading stopped before the end, or None.
+        report: Called with a sentence whenever a part is damaged; None: the log says it once.
 
     Raises:
         VideoDecodeError: there is no video stream.
     """
 
-    def __init__(self, container, name: str):
-        self.container, self.name = container, name
+    def __init__(self, container, name: str, follow_size: bool = False, low_delay: bool = False):
+        self.container, self.name, self.follow_size = container, name, follow_size
+        self.failure: str | None = None
+        self.report: Callable[[str], None] | None = None
         streams = [s for s in container.streams.video if not _is_cover_picture(s)]
         if not streams:
             kind = "sound only" if container.streams.audio else "no picture and no sound"
             raise VideoDecodeError(f"{name} holds no video stream ({kind}). Give a file with pictures.")
         self.stream = streams[0]
-        self.stream.thread_type = "AUTO"
+        self.stream.thread_type = "SLICE" if low_delay else "AUTO"
         rate = self.stream.average_rate or self.stream.guessed_rate or self.stream.base_rate
         self.frame_rate = float(rate) if rate and 0 < float(rate) <= 1000 else 25.0
+        self._stored_size: tuple[int, int] | None = None  # width, height of the frames whose geometry is known
         self._size: tuple[int, int] | None = None  # width, height before rotation, square pixels
         self._orientation = (0, False)  # quarter turns clockwise, mirrored first
         self._warned = False
@@ -116,8 +126,9 @@ class PyAVVideo:
         for frame in self._deinterlaced(self._decoded()):
             time = last + 1 / self.frame_rate if frame.time is None and last is not None else frame.time or origin
             time = float(time) - origin
-            if last is None:
+            if last is None or (self.follow_size and (frame.width, frame.height) != self._stored_size):
                 self._learn_geometry(frame)
+            if last is None:
                 origin += min(0.0, time)
                 time = max(0.0, time)
             elif time <= last:
@@ -149,7 +160,8 @@ class PyAVVideo:
             except (StopIteration, end_of_file):
                 return
             except failure as error:
-                self._warn(f"reading stopped early ({error.strerror})")
+                self.failure = _reason(error)
+                self._warn(f"reading stopped early ({self.failure})")
                 return
             try:
                 yield from packet.decode()
@@ -193,18 +205,26 @@ class PyAVVideo:
         return graph
 
     def _learn_geometry(self, frame):
+        self._stored_size = frame.width, frame.height
         self._size = displayed_size(frame.width, frame.height, float(self.stream.sample_aspect_ratio or 1))
         self._orientation = _orientation(frame)
 
     def to_rgb(self, frame) -> np.ndarray:
         """(H, W, 3) uint8 as displayed."""
-        width, height = self._size
+        return self._convert(frame, self._size, self._orientation)
+
+    def picture(self, frame) -> Callable[[], np.ndarray]:
+        """What makes `to_rgb` of a frame when it is called, whatever has been decoded since."""
+        return functools.partial(self._convert, frame, self._size, self._orientation)
+
+    def _convert(self, frame, size, orientation) -> np.ndarray:
+        width, height = size
         options = {"width": width, "height": height, "format": "rgb24"}
         # Untagged video follows the players' custom: HD is BT.709, SD is BT.601.
         if frame.colorspace not in (1, 4, 5, 6, 7, 9) and "rgb" not in frame.format.name and frame.height > 576:
             options["src_colorspace"] = "ITU709"
         image = self._reformatter.reformat(frame, **options).to_ndarray()
-        turns, mirrored = self._orientation
+        turns, mirrored = orientation
         if mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, -turns))
@@ -232,17 +252,23 @@ class PyAVVideo:
         return None if self.container.duration is None else self.container.duration / 1e6
 
     def _warn(self, what: str):
-        if not self._warned:
+        if self.report is not None:
+            self.report(what)
+        elif not self._warned:
             self._warned = True
             logger.warning("%s: %s; what can be decoded is used.", self.name, what)
 
 
 @contextlib.contextmanager
-def open_pyav(source):
+def open_pyav(source, *, name: str | None = None, follow_size: bool = False, low_delay: bool = False, **how):
     """Opens a source with PyAV for the time of a `with` block.
 
     Args:
-        source: Path, `pathlib.Path`, URL, bytes, or a binary file object.
+        source: Path, `pathlib.Path`, URL, bytes, or a binary file object; with a `format` also what that format opens.
+        name: For messages; told from the source when None.
+        follow_size: See `PyAVVideo`.
+        low_delay: See `PyAVVideo`.
+        how: `format`, `options` and `timeout` as for `open_container`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -250,40 +276,65 @@ def open_pyav(source):
         ImportError: PyAV is not installed.
     """
     av = _import_av()
-    target, name = locate(source)
+    target, known = (source, str(source)) if how.get("format") else locate(source)
+    name = name or known
     try:
-        container = open_container(target)
+        container = open_container(target, **how)
     except (av.error.FileNotFoundError, av.error.HTTPNotFoundError) as error:
         raise FileNotFoundError(f"There is no video at {name}.") from error
-    except av.error.ArgumentError as error:
-        raise VideoDecodeError(
-            f"{name} is a playlist, a script or another file that is no video by itself. Give one video file, such as "
-            "MP4, MOV, MKV, WebM or AVI."
-        ) from error
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoDecodeError(
-            f"{name} cannot be opened as a video ({getattr(error, 'strerror', None) or error}). "
-            "It is not a video, or it is damaged or cut off."
-        ) from error
+        raise VideoDecodeError(_cannot_open(name, error, _is_address(target))) from error
     with container:
-        yield PyAVVideo(container, name)
+        yield PyAVVideo(container, name, follow_size, low_delay)
 
 
-def open_container(target):
+def open_container(
+    target, *, format: str | None = None, options: dict[str, str] | None = None, timeout: tuple | None = None
+):
     """PyAV's container of what `locate` returned.
 
     A local file, bytes and file objects are only opened as one of the formats that hold all of their content, and with
     no protocol but that of files, so nothing is read but what was given. URLs may be playlists of streams; FFmpeg
     itself keeps those from reading files.
 
+    Args:
+        target: from `locate`; with a `format` also what that format opens.
+        format: FFmpeg's name of the input format; told from the content when None.
+        options: FFmpeg's options for addresses and for the `format`.
+        timeout: Seconds to open an address and to wait for its data.
+
     Raises:
         av.error.FFmpegError: it cannot be opened; `ArgumentError` for a format that is not one of these.
     """
     av = _import_av()
-    if isinstance(target, str) and not target.startswith("file:"):
-        return av.open(target, metadata_errors="ignore", timeout=_NETWORK_TIMEOUT)
-    guard = {"format_whitelist": _SELF_CONTAINED, "protocol_whitelist": "file"}
-    return av.open(target, metadata_errors="ignore", options=guard)
+    if _is_address(target):
+        timeout = timeout or _NETWORK_TIMEOUT
+        return av.open(target, format=format, options=options or {}, metadata_errors="ignore", timeout=timeout)
+    if format is None:
+        options = {"format_whitelist": _SELF_CONTAINED, "protocol_whitelist": "file"}
+    return av.open(target, format=format, options=options or {}, metadata_errors="ignore")
+
+
+def _is_address(target) -> bool:
+    return isinstance(target, str) and "://" in target and not target.startswith("file:")
+
+
+def _cannot_open(name: str, error: Exception, is_address: bool) -> str:
+    if is_address:
+        return f"{name} cannot be opened ({_reason(error)}). Check the address, and whether the sender runs."
+    if isinstance(error, _import_av().error.ArgumentError):
+        return (
+            f"{name} is a playlist, a script or another file that is no video by itself. Give one video file, such as "
+            "MP4, MOV, MKV, WebM or AVI."
+        )
+    return f"{name} cannot be opened as a video ({_reason(error)}). It is not a video, or it is damaged or cut off."
+
+
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, in words of a person where its own are none."""
+    if type(error).__name__ == "ExitError":  # its answer to a time-out
+        return "no data came in time"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def is_pyav_available() -> bool:

@@ -33,11 +33,17 @@ class VideoFrame:
         image: (H, W, 3) uint8 RGB, rotated, de-interlaced and with square pixels.
         time: Seconds since the start of the file (of a live stream: since its first packet).
         index: Number of the frame in the source, from 0.
+        unseen: Seconds just before it in which the source was away.
+        arrival: When it was decoded, on the clock of `time.monotonic`; None: nobody knows.
+        decode_seconds: What decoding it took, waiting for its data included.
     """
 
     image: np.ndarray
     time: float
     index: int
+    unseen: float = 0.0
+    arrival: float | None = None
+    decode_seconds: float = 0.0
 
 
 @dataclass
@@ -68,7 +74,7 @@ def probe_video(source, backend: str = "auto") -> VideoInfo:
         FileNotFoundError: no such file.
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
-    with _open_video(source, backend) as opened:
+    with open_video(source, backend) as opened:
         for frame, _ in opened.decode():
             return opened.describe(frame)
     raise AssertionError("unreachable: decode() raises when it finds no frame")
@@ -96,20 +102,13 @@ def iter_video_frames(
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     _check_choice(frame_rate, None)
-    with _open_video(source, backend) as opened:
-        origin, reached = None, -1
+    with open_video(source, backend) as opened:
+        sampler = FrameSampler(frame_rate)
         for index, (frame, time) in enumerate(opened.decode()):
             if stop is not None and time >= stop:
                 return
-            if time < start:
-                continue
-            if frame_rate is not None:
-                origin = time if origin is None else origin
-                tick = _ticks_reached(time - origin, frame_rate)
-                if tick <= reached:
-                    continue
-                reached = tick
-            yield VideoFrame(opened.to_rgb(frame), time, index)
+            if time >= start and sampler.takes(time):
+                yield VideoFrame(opened.to_rgb(frame), time, index)
 
 
 def iter_clip_frames(
@@ -131,7 +130,7 @@ def iter_clip_frames(
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     _check_choice(frame_rate, num_frames)
-    with _open_video(source, backend) as opened:
+    with open_video(source, backend) as opened:
         if opened.is_live:
             yield from _first(opened, num_frames, frame_rate)
             return
@@ -142,7 +141,7 @@ def iter_clip_frames(
             given += 1
             yield frame
     if not given:  # packets without times, or times that the frames do not have: ask the frames themselves
-        with _open_video(source, backend) as opened:
+        with open_video(source, backend) as opened:
             times = np.array([time for _, time in opened.decode()])
         yield from _at_times(source, times, select_frames(times, frame_rate, num_frames), backend)
 
@@ -150,7 +149,7 @@ def iter_clip_frames(
 def _at_times(source, times: np.ndarray, chosen: np.ndarray, backend: str) -> Iterator[VideoFrame]:
     """The frames numbered `chosen` of a source whose frames have these `times`."""
     wanted, found = times[chosen], 0
-    with _open_video(source, backend) as opened:
+    with open_video(source, backend) as opened:
         opened.seek(wanted[0])
         for frame, time in opened.decode():
             # The first frame at or after each wanted time: two passes may differ by a rounding.
@@ -162,12 +161,10 @@ def _at_times(source, times: np.ndarray, chosen: np.ndarray, backend: str) -> It
 
 
 def _first(opened, num_frames: int, frame_rate: float | None) -> Iterator[VideoFrame]:
-    origin, reached, given = None, -1, 0
+    sampler, given = FrameSampler(frame_rate), 0
     for index, (frame, time) in enumerate(opened.decode()):
-        origin = time if origin is None else origin
-        tick = index if frame_rate is None else _ticks_reached(time - origin, frame_rate)
-        if tick > reached:
-            reached, given = tick, given + 1
+        if sampler.takes(time):
+            given += 1
             yield VideoFrame(opened.to_rgb(frame), time, index)
             if given == num_frames:
                 return
@@ -199,6 +196,28 @@ def read_video(
         indices=np.array([frame.index for frame in chosen], dtype=np.int64),
         info=probe_video(source, backend),
     )
+
+
+class FrameSampler:
+    """Chooses frames as they come: the first at or after each tick of a clock that starts with the first frame.
+
+    Args:
+        frame_rate: Hz of the clock; None takes every frame.
+    """
+
+    def __init__(self, frame_rate: float | None):
+        self.frame_rate = frame_rate
+        self._origin, self._reached = None, -1
+
+    def takes(self, time: float) -> bool:
+        """Whether the frame at this time, in seconds and later than the last, is chosen."""
+        if self.frame_rate is None:
+            return True
+        self._origin = time if self._origin is None else self._origin
+        tick = _ticks_reached(time - self._origin, self.frame_rate)
+        chosen = tick > self._reached
+        self._reached = max(self._reached, tick)
+        return bool(chosen)
 
 
 def select_frames(times, frame_rate: float | None = None, num_frames: int | None = None) -> np.ndarray:
@@ -248,11 +267,22 @@ def _check_choice(frame_rate, num_frames):
 
 
 @contextlib.contextmanager
-def _open_video(source, backend: str):
+def open_video(source, backend: str = "auto", **how):
+    """Opens a source for the time of a `with` block: a `PyAVVideo` or a `TorchCodecVideo`.
+
+    Args:
+        source: As in `iter_video_frames`.
+        backend: As in `iter_video_frames`.
+        how: As for `open_pyav`, which torchcodec has no use for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoDecodeError: not a video, or sound only.
+    """
     if backend not in ("auto", "pyav", "torchcodec"):
         raise ValueError(f"`backend` must be 'auto', 'pyav' or 'torchcodec', got {backend!r}.")
     if backend == "torchcodec" or (backend == "auto" and not is_pyav_available() and import_torchcodec() is not None):
         yield TorchCodecVideo(*locate(source))
     else:
-        with open_pyav(source) as opened:
+        with open_pyav(source, **how) as opened:
             yield opened

@@ -5,6 +5,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..processing.findings_kinetrack import name_action, rank
+
 # Frames that carry no times are taken to be at this rate, Hz.
 ASSUMED_FRAME_RATE = 25.0
 
@@ -80,3 +82,59 @@ def describe_settings(session, task: str, fps: float | None, size) -> dict[str, 
         "size": None if size is None else list(size),
         "device": str(session.model.device),
     }
+
+
+def describe_frame(result, model: dict[str, Any], top_k: int | None = None) -> dict[str, Any]:
+    """One frame's result as plain Python values, in the words of `VideoFindings.to_dict`.
+
+    Args:
+        result: a `KineTrackFrameResult`.
+        model: from `describe_model`.
+        top_k: most actions and labels in every list; all when None.
+    """
+    names, threshold = model["actions"], model["action_threshold"]
+    classes = model["object_classes"]
+    rows = result.actions if result.actions is not None else [None] * len(result.track_ids)
+    columns = (result.track_ids.tolist(), result.labels.tolist(), result.boxes.tolist(), result.scores.tolist(), rows)
+    return {
+        "frame_index": int(result.frame_index),
+        "time": float(result.time),
+        "updated": bool(result.updated),
+        **_describe_actions(result.clip_action, names, threshold, top_k),
+        "groups": {
+            group: [{"label": name, "probability": value} for name, value in rank(row, model["groups"][group])[:top_k]]
+            for group, row in result.group_actions.items()
+        },
+        "tracks": [
+            {
+                "id": track_id,
+                "class": classes[label],
+                "box": box,
+                "score": score,
+                **_describe_actions(row, names, threshold, top_k),
+            }
+            for track_id, label, box, score, row in zip(*columns, strict=True)
+        ],
+    }
+
+
+def _describe_actions(probabilities, names: list[str], threshold: float, top_k: int | None) -> dict[str, Any]:
+    if probabilities is None:
+        return {"action": None, "confidence": None, "actions": []}
+    action, confidence = name_action(probabilities, names, threshold)
+    ranked = rank(probabilities, names)[:top_k]
+    actions = [{"action": name, "probability": value} for name, value in ranked]
+    return {"action": action, "confidence": confidence, "actions": actions}
+
+
+def mot_line(frame_index: int, track_id: int, box, score: float) -> str:
+    """One box in MOTChallenge format: `frame, id, left, top, width, height, score, -1, -1, -1`.
+
+    Args:
+        frame_index: number of the frame in the source, from 0; the format counts from 1.
+        track_id: identity.
+        box: xyxy, pixels of the original frame.
+        score: of the detection.
+    """
+    x1, y1, x2, y2 = box
+    return f"{frame_index + 1},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"

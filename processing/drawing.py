@@ -167,6 +167,24 @@ class FrameAnnotator:
         return next((text for text in choices if self.font.getlength(text) <= room), choices[-1])
 
 
+def annotator_for(result, frame_rate: float, model: dict) -> FrameAnnotator:
+    """The annotator of a stream that begins with a `KineTrackFrameResult`.
+
+    Args:
+        result: of its first frame.
+        frame_rate: Hz of the frames that are drawn.
+        model: from `describe_model`.
+    """
+    return FrameAnnotator(
+        result.height,
+        result.width,
+        frame_rate=frame_rate,
+        action_names=model["actions"] if result.clip_action is not None else None,
+        action_threshold=model["action_threshold"],
+        group_names=model["groups"],
+    )
+
+
 def _swapped(color: str) -> str:
     """A colour with red and blue exchanged: supervision takes frames to be BGR, and ours are RGB."""
     return "#" + color[5:7] + color[3:5] + color[1:3]

@@ -17,12 +17,13 @@ from transformers.pipelines.video_classification import VideoClassificationPipel
 from ..processing.decoding_kinetrack import VideoFrame
 from ..processing.describing_kinetrack import (
     ASSUMED_FRAME_RATE,
+    describe_frame,
     describe_frames,
     describe_model,
     describe_settings,
     source_name,
 )
-from ..processing.findings_kinetrack import VideoFindings, name_action, rank
+from ..processing.findings_kinetrack import VideoFindings
 from ..processing.recording_kinetrack import FindingsRecorder
 from ..processing.session_kinetrack import KineTrackSession
 from ..processing.video_input_kinetrack import VideoSource, is_picture, list_videos
@@ -275,49 +276,6 @@ class VideoAnalysisPipeline(SessionPipeline):
             _, results = self._results(self.preprocess(video, **preprocess), **forward)
             for result in results:
                 yield {"video": number, **describe_frame(result, model, **postprocess)}
-
-
-def describe_frame(result, model: dict[str, Any], top_k: int | None = None) -> dict[str, Any]:
-    """One frame's result as plain Python values, in the words of `VideoFindings.to_dict`.
-
-    Args:
-        result: a `KineTrackFrameResult`.
-        model: from `describe_model`.
-        top_k: most actions and labels in every list; all when None.
-    """
-    names, threshold = model["actions"], model["action_threshold"]
-    classes = model["object_classes"]
-    rows = result.actions if result.actions is not None else [None] * len(result.track_ids)
-    columns = (result.track_ids.tolist(), result.labels.tolist(), result.boxes.tolist(), result.scores.tolist(), rows)
-    return {
-        "frame_index": int(result.frame_index),
-        "time": float(result.time),
-        "updated": bool(result.updated),
-        **_describe_actions(result.clip_action, names, threshold, top_k),
-        "groups": {
-            group: [{"label": name, "probability": value} for name, value in rank(row, model["groups"][group])[:top_k]]
-            for group, row in result.group_actions.items()
-        },
-        "tracks": [
-            {
-                "id": track_id,
-                "class": classes[label],
-                "box": box,
-                "score": score,
-                **_describe_actions(row, names, threshold, top_k),
-            }
-            for track_id, label, box, score, row in zip(*columns, strict=True)
-        ],
-    }
-
-
-def _describe_actions(probabilities, names: list[str], threshold: float, top_k: int | None) -> dict[str, Any]:
-    if probabilities is None:
-        return {"action": None, "confidence": None, "actions": []}
-    action, confidence = name_action(probabilities, names, threshold)
-    ranked = rank(probabilities, names)[:top_k]
-    actions = [{"action": name, "probability": value} for name, value in ranked]
-    return {"action": action, "confidence": confidence, "actions": actions}
 
 
 def _one_or_list(inputs):

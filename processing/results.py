@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .describing_kinetrack import mot_line
 from .findings_kinetrack import SCHEMA, SCHEMA_VERSION, VideoFindings
 
 
@@ -60,11 +61,9 @@ class VideoAnalysis(VideoFindings):
     def iter_mot(self) -> Iterator[str]:
         """The lines of `to_mot`."""
         found = self.observations
-        frames = self.frame_indices[found.position] + 1
-        for frame, track_id, (x1, y1, x2, y2), score in zip(
-            frames, found.track_ids, found.boxes, found.scores, strict=True
-        ):
-            yield f"{frame},{track_id},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+        frames = self.frame_indices[found.position]
+        for row in zip(frames, found.track_ids, found.boxes, found.scores, strict=True):
+            yield mot_line(*row)
 
     def to_json(self) -> str:
         """The content of `analysis.json`; its schema is described in `iter_json`."""
@@ -83,10 +82,10 @@ class VideoAnalysis(VideoFindings):
         """
         yield "{\n"
         for key, value in self._header().items():
-            yield f"{json.dumps(key)}: {_dump(value)},\n"
+            yield f"{json.dumps(key)}: {compact_json(value)},\n"
         yield '"tracks": ['
         for index, track in enumerate(self.tracks):
-            yield (",\n" if index else "\n") + _dump(self._track_dict(track))
+            yield (",\n" if index else "\n") + compact_json(self._track_dict(track))
         yield "\n]}\n"
 
     def to_pandas(self):
@@ -202,7 +201,7 @@ class VideoAnalysis(VideoFindings):
         return begin | super()._header(top_k)
 
 
-def _dump(value: Any) -> str:
+def compact_json(value: Any) -> str:
     """Compact, standard JSON; times and pixels do not need seventeen digits."""
     return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 

@@ -7,15 +7,18 @@ the clock. Sessions share nothing but the weights, so any number of them can run
 import copy
 import time as clock
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames
+from ..processing.decoding_kinetrack import VideoFrame
 from ..processing.detection_kinetrack import decode_detections
-from ..processing.stepping_kinetrack import PendingFrame, step_sessions
+from ..processing.feed_kinetrack import FrameFeed
+from ..processing.live_kinetrack import Reconnect, StreamEvent
+from ..processing.sources_kinetrack import StreamSource, find_source
+from ..processing.stepping_kinetrack import PendingFrame, look_together, step_sessions
 from ..processing.track_memories_kinetrack import TrackMemories
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
@@ -175,6 +178,12 @@ class KineTrackSession:
             self._last_time += seconds
         self._reset_time()
 
+    def start_at(self, frame: VideoFrame) -> None:
+        """Takes over what a frame of a source says of itself: its number, and the gap before it."""
+        if frame.unseen:
+            self.bridge(frame.unseen)
+        self._frame_index = frame.index
+
     def state_dict(self) -> dict:
         """All that the stream carries, as nested dictionaries of tensors, arrays and plain values, all of them copies.
 
@@ -221,35 +230,48 @@ class KineTrackSession:
                 f"This state cannot be continued: {what} Give the model and the options that it was saved with."
             ) from error
 
-    def run(self, source, fps: float | None = None) -> Iterator[KineTrackFrameResult]:
-        """Yields one result a frame of a source, in bounded memory.
+    def run(
+        self,
+        source,
+        fps: float | None = None,
+        policy: str | None = None,
+        *,
+        reconnect: Reconnect | None = None,
+        on_event: Callable[[StreamEvent], None] | None = None,
+    ) -> Iterator[KineTrackFrameResult]:
+        """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
         Args:
-            source: whatever `iter_video_frames` takes (path, URL, bytes, file object), or an iterable of frames.
+            source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,
+                bytes, file object), a `StreamSource` from it, or an iterable of frames.
             fps: frames a second to look at, evenly chosen; all when None. For an iterable of bare frames it is their
                 rate (25 when None).
+            policy: `"latest"` drops frames rather than fall behind, `"every"` looks at all; None: `latest` for live
+                sources, `every` for others.
+            reconnect: how a live source that breaks off is opened again.
+            on_event: called with what happens to the source: connections, breaks, damage, changes.
 
         Raises:
             ValueError, FileNotFoundError: from the source, or from a frame that cannot be used.
         """
-        started = clock.perf_counter()
-        for frame in self._frames(source, fps):
-            decoded = clock.perf_counter()
-            self._frame_index = frame.index
-            result = self.step(frame.image, frame.time)
-            result.timings["decode"] = decoded - started
-            yield result
-            started = clock.perf_counter()
-
-    def _frames(self, source, fps) -> Iterator[VideoFrame]:
         if fps is not None and not fps > 0:
             raise ValueError(f"`fps` must be positive, got {fps}.")
-        is_stream = isinstance(source, (str, bytes, bytearray)) or hasattr(source, "read")
-        if is_stream or not isinstance(source, Iterable):
-            yield from iter_video_frames(source, frame_rate=fps)
+        named = isinstance(source, (str, bytes, bytearray, int, StreamSource)) or hasattr(source, "read")
+        if not named and isinstance(source, Iterable):
+            yield from self._run_over(_as_video_frames(source, fps))
             return
-        for index, frame in enumerate(source):
-            yield frame if isinstance(frame, VideoFrame) else VideoFrame(frame, index / (fps or 25.0), index)
+        source = source if isinstance(source, StreamSource) else find_source(source, frame_rate=fps)
+        thinned = fps if source.kind != "images" else None
+        with FrameFeed(source, policy, frame_rate=thinned, reconnect=reconnect) as feed:
+            yield from self._run_over(feed.frames(on_event))
+
+    def _run_over(self, frames: Iterable[VideoFrame]) -> Iterator[KineTrackFrameResult]:
+        for frame in frames:
+            yield self.look(frame)
+
+    def look(self, frame: VideoFrame) -> KineTrackFrameResult:
+        """Looks at the next frame of a source; as `step`, with its number and the gap before it."""
+        return look_together([self], [frame])[0]
 
     def step(self, frame, time: float | None = None) -> KineTrackFrameResult:
         """Looks at the next frame. `step_sessions` does it for several streams at once.
@@ -314,7 +336,7 @@ class KineTrackSession:
         spent = pending.spent
         rest = clock.perf_counter() - started - spent.get("association", 0.0)
         result.timings = {
-            "decode": 0.0,  # known to `run` alone
+            "decode": 0.0,  # known to `look` alone
             "preprocess": spent["preprocess"],
             "model": spent.get("model", 0.0) + rest,
             "association": spent.get("association", 0.0),
@@ -390,6 +412,12 @@ class KineTrackSession:
         times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
         result.window_times = np.array(times)
         result.temporal_attention = _kept(output.temporal_attention[0, -len(times) :].float())
+
+
+def _as_video_frames(frames: Iterable, fps: float | None) -> Iterator[VideoFrame]:
+    """Frames from anywhere, at equal steps in time where they do not know their own."""
+    for index, frame in enumerate(frames):
+        yield frame if isinstance(frame, VideoFrame) else VideoFrame(frame, index / (fps or 25.0), index)
 
 
 def _no_tracks():

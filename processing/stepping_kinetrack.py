@@ -62,6 +62,16 @@ def step_sessions(sessions: Sequence, frames: Sequence, times: Sequence[float | 
     return results
 
 
+def look_together(sessions: Sequence, frames: Sequence) -> list:
+    """`step_sessions` for `VideoFrame`s of sources, with their numbers and the gaps before them."""
+    for session, frame in zip(sessions, frames, strict=True):
+        session.start_at(frame)
+    results = step_sessions(sessions, [frame.image for frame in frames], [frame.time for frame in frames])
+    for frame, result in zip(frames, results, strict=True):
+        result.timings["decode"] = frame.decode_seconds
+    return results
+
+
 def _look(model, pending: list[PendingFrame]) -> list:
     """The model's output for each of some frames, computed as one batch."""
     started = clock.perf_counter()

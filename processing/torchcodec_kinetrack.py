@@ -1,8 +1,9 @@
 """The same video through torchcodec, for installations that have it and not PyAV, or that ask for it."""
 
+import functools
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class TorchCodecVideo:
         VideoDecodeError: not a video, or sound only.
     """
 
-    is_live = False
+    is_live, failure = False, None
 
     def __init__(self, target, name: str):
         decoder_class = import_torchcodec()
@@ -42,6 +43,7 @@ class TorchCodecVideo:
             raise VideoDecodeError(f"{name} cannot be opened as a video ({error}).") from error
         self.name, self.frame_rate = name, float(self.decoder.metadata.average_fps or 25)
         self._size: tuple[int, int] | None = None
+        self.report: Callable[[str], None] | None = None
 
     def decode(self) -> Iterator[tuple[Any, float]]:
         """Yields (decoded frame, seconds); raises `VideoDecodeError` if there is none."""
@@ -50,7 +52,9 @@ class TorchCodecVideo:
             try:
                 frame = self.decoder.get_frame_at(index)
             except RuntimeError as error:
-                if not warned:
+                if self.report is not None:
+                    self.report(f"a damaged part was skipped ({error})")
+                elif not warned:
                     logger.warning("%s: a damaged part was skipped (%s)", self.name, error)
                 warned = True
                 continue
@@ -80,6 +84,10 @@ class TorchCodecVideo:
         if image.shape[:2] != (height, width):
             image = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         return np.ascontiguousarray(image)
+
+    def picture(self, frame) -> Callable[[], np.ndarray]:
+        """What makes `to_rgb` of a frame when it is called."""
+        return functools.partial(self.to_rgb, frame)
 
     def packet_times(self) -> np.ndarray:
         """Empty: torchcodec shows the times of frames only as it decodes them."""

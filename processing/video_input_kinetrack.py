@@ -83,7 +83,7 @@ class VideoSource:
         if isinstance(frame, VideoFrame):
             return frame.image
         if isinstance(frame, (str, os.PathLike)):
-            frame = _open_image(frame)
+            frame = open_image(frame)
         return rgb_frame(frame, index, unit_range=self.unit_range, channel_first=self.channel_first)
 
 
@@ -100,7 +100,7 @@ def list_videos(videos, channel_format: str | None = None) -> list[VideoSource]:
     """
     if isinstance(videos, Mapping) and ("bytes" in videos or "path" in videos):  # a row of a `datasets` Video column
         return [VideoSource(encoded=videos.get("bytes") or videos.get("path"))]
-    if _is_image_path(videos) or isinstance(videos, (Image.Image, VideoFrame)):
+    if is_image_path(videos) or isinstance(videos, (Image.Image, VideoFrame)):
         return [VideoSource(frames=[videos])]
     if isinstance(videos, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(videos, "read"):
         return [VideoSource(encoded=videos)]
@@ -219,16 +219,23 @@ def is_picture(item) -> bool:
     """Whether an item of a list is one frame, so that a flat list of such items is one video."""
     if isinstance(item, (np.ndarray, torch.Tensor)):
         return item.ndim in (2, 3)
-    return isinstance(item, (Image.Image, VideoFrame)) or _is_image_path(item)
+    return isinstance(item, (Image.Image, VideoFrame)) or is_image_path(item)
 
 
-def _is_image_path(item) -> bool:
+def is_image_path(item) -> bool:
+    """Whether something is the path or address of an image, by its suffix."""
     if not isinstance(item, (str, os.PathLike)):
         return False
     return os.fspath(item).split("?")[0].lower().endswith(_IMAGE_SUFFIXES)
 
 
-def _open_image(path) -> Image.Image:
+def open_image(path) -> Image.Image:
+    """Reads an image from a path or address, turned as it is displayed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no image.
+    """
     text = os.fspath(path)
     if "://" in text and not text.startswith("file://"):
         from transformers.image_utils import load_image

@@ -311,3 +311,29 @@ def model_folder(tmp_path_factory) -> Path:
 def untrained_model_folder(tmp_path_factory) -> Path:
     """The same, saying that it is not trained."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "untrained", trained=False)
+
+
+@pytest.fixture
+def serve_folder():
+    """`serve_folder(path)`: address of an HTTP server on 127.0.0.1 that serves the folder until the test ends."""
+    import functools
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    servers = []
+
+    def serve(folder: Path) -> str:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+        server.daemon_threads = True
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

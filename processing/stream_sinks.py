@@ -1,0 +1,168 @@
+"""What a stream leaves behind while it runs: JSON lines, MOT text, and annotated video in segments."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from .describing_kinetrack import describe_frame, mot_line
+from .results import compact_json
+from .sinks import VideoSink
+
+FRAMES, TRACKS, SEGMENT = "frames.jsonl", "tracks.txt", "annotated-{:06d}.mp4"
+# Lines reach the file at least this often, for whoever follows it; seconds.
+_FLUSH_SECONDS = 1.0
+_TOP_ACTIONS = 3
+
+
+class _TextSink:
+    """A text file that grows line by line.
+
+    Args:
+        target: path, or an open text file, which stays open.
+        append: goes on in a file that is there, instead of replacing it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, target: str | os.PathLike | TextIO, append: bool = False):
+        self._owned = not hasattr(target, "write")
+        mode = "a" if append else "w"
+        # Closed by `close`, which may be weeks away.
+        self._file = open(target, mode, encoding="utf-8", newline="\n") if self._owned else target  # noqa: SIM115
+        self._flushed = time.monotonic()
+
+    def _write(self, text: str):
+        self._file.write(text)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self):
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._flush()
+        if self._owned:
+            self._file.close()
+
+
+class JsonLinesSink(_TextSink):
+    """One JSON object a line: every frame with its tracks and actions, and every event of the source.
+
+    A frame has `stream`, `frame_index`, `time`, `action`, `confidence`, `actions` (the likeliest three), `groups` and
+    `tracks`, each with `id`, `class`, `box` (xyxy, pixels of the frame as displayed), `score`, `action`, `confidence`
+    and `actions`; an event has `stream`, `event`, `message` and `time`.
+
+    Args:
+        target: path, or an open text file.
+        stream: name of the source.
+        model: from `describe_model`.
+        append: see `MotSink`.
+    """
+
+    def __init__(self, target, stream: str, model: dict[str, Any], append: bool = False):
+        super().__init__(target, append)
+        self._stream, self._model = stream, model
+
+    def write(self, result) -> None:
+        """Adds a frame's `KineTrackFrameResult`."""
+        self._add({"stream": self._stream, **describe_frame(result, self._model, _TOP_ACTIONS)})
+
+    def event(self, event) -> None:
+        """Adds a `StreamEvent`, at once."""
+        self._add({"stream": self._stream, "event": event.kind, "message": event.message, "time": event.time})
+        self._flush()
+
+    def _add(self, value: dict):
+        self._write(compact_json(value) + "\n")
+
+
+class MotSink(_TextSink):
+    """The tracks in MOTChallenge format, a line a box.
+
+    Args:
+        target: path, or an open text file.
+        append: goes on in a file that is there, instead of replacing it.
+    """
+
+    def write(self, result) -> None:
+        """Adds a frame's `KineTrackFrameResult`."""
+        rows = zip(result.track_ids.tolist(), result.boxes.tolist(), result.scores.tolist(), strict=True)
+        self._write("".join(mot_line(result.frame_index, *row) for row in rows))
+
+    def event(self, event) -> None:
+        """The format has no place for events."""
+
+
+class SegmentSink:
+    """Annotated video in segments that are complete files each, `annotated-000001.mp4` and so on.
+
+    A new one begins after some seconds, and when the size of the frames changes. The one being written has a temporary
+    name.
+
+    Args:
+        folder: for the files.
+        model: from `describe_model`.
+        frame_rate: Hz, about.
+        seconds: length of a segment.
+        keep: how many of the newest segments stay on the disk; None: all.
+        append: numbers go on behind those that are there, instead of replacing them.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: dict[str, Any],
+        frame_rate: float,
+        seconds: float = 60.0,
+        keep: int | None = None,
+        append: bool = False,
+    ):
+        self._folder, self._model, self._rate = Path(folder), model, frame_rate
+        self._seconds, self._keep = seconds, keep
+        for path in self._folder.glob(".annotated-*.partial.mp4"):  # of a run that was killed
+            path.unlink(missing_ok=True)
+        if not append:
+            for path in self._segments():
+                path.unlink(missing_ok=True)
+        self._number = max((int(path.stem.rpartition("-")[2]) for path in self._segments()), default=0)
+        self._video = self._annotator = self._size = self._partial = None
+        self._begins = 0.0
+
+    def write(self, result) -> None:
+        """Draws a frame's `KineTrackFrameResult` and adds it."""
+        from .drawing import annotator_for
+
+        size = result.height, result.width
+        if self._video is not None and (size != self._size or result.time - self._begins >= self._seconds):
+            self._finish()
+        if size != self._size:
+            self._annotator, self._size = annotator_for(result, self._rate, self._model), size
+        if self._video is None:
+            self._number += 1
+            self._partial = self._folder / f".{SEGMENT.format(self._number)[:-4]}.partial.mp4"
+            self._video, self._begins = VideoSink(self._partial, *size, self._rate), result.time
+        started = time.perf_counter()
+        self._video.write(self._annotator.annotate(result.frame, result), result.time - self._begins)
+        result.timings["output"] = result.timings.get("output", 0.0) + time.perf_counter() - started
+
+    def event(self, event) -> None:
+        """Video does not show events."""
+
+    def close(self) -> None:
+        """Completes the last segment."""
+        if self._video is not None:
+            self._finish()
+
+    def _finish(self):
+        self._video.close()
+        self._video = None
+        os.replace(self._partial, self._folder / SEGMENT.format(self._number))
+        for path in self._segments()[: -self._keep] if self._keep else ():
+            path.unlink(missing_ok=True)
+
+    def _segments(self) -> list[Path]:
+        return sorted(self._folder.glob("annotated-[0-9]*.mp4"))
