@@ -17,12 +17,15 @@ With Transformers and no package of KineTrack: `pip install {packages}`.
 `MODEL` is the Hub name of this repository, or the folder that `kinetrack bundle` made.
 
 ```python
+import torch
 from transformers import AutoModel, AutoVideoProcessor, pipeline
 
 model = AutoModel.from_pretrained("MODEL", trust_remote_code=True)
 processor = AutoVideoProcessor.from_pretrained("MODEL", trust_remote_code=True)
-outputs = model(**processor("video.mp4", return_tensors="pt"))
+with torch.no_grad():
+    outputs = model(**processor("video.mp4", num_frames=16))  # one clip; without `num_frames` every frame of the video
 
+# The pipelines go through a video of any length, frame by frame, in bounded memory.
 classify = pipeline("video-classification", model="MODEL", trust_remote_code=True)
 print(classify("video.mp4", top_k=3))
 analyze = pipeline("video-analysis", model="MODEL", trust_remote_code=True)  # tracks, actions, who does what
