@@ -47,12 +47,21 @@ class BundleError(ValueError):
     """Something that keeps a checkpoint from becoming a Hub repository."""
 
 
-def bundle(checkpoint: str | os.PathLike, output: str | os.PathLike, *, prove: bool = True) -> Path:
+def bundle(
+    checkpoint: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    allow_untrained: bool = False,
+    progress: bool = False,
+    prove: bool = True,
+) -> Path:
     """Writes a Hub repository and proves that it loads without KineTrack.
 
     Args:
         checkpoint: folder of a trained model, with weights in safetensors and its video processor.
         output: folder to make; one that is there is replaced, if it is a bundle or empty.
+        allow_untrained: accepts a model whose `config.trained` is False.
+        progress: shows a progress bar of the proof.
         prove: False skips the proof, for tests of other things.
 
     Returns:
@@ -64,7 +73,7 @@ def bundle(checkpoint: str | os.PathLike, output: str | os.PathLike, *, prove: b
             module with an import that cannot travel (named by file and line), or a proof that fails.
     """
     checkpoint, output = Path(checkpoint), Path(output)
-    config = _read_checkpoint(checkpoint)
+    config = _read_checkpoint(checkpoint, allow_untrained)
     if output.exists() and any(output.iterdir()) and not is_bundle(output):
         raise BundleError(f"{output} holds something that is not a bundle. Choose another --output, or empty it.")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +90,7 @@ def bundle(checkpoint: str | os.PathLike, output: str | os.PathLike, *, prove: b
         shutil.copyfile(checkpoint / "README.md", staging / "README.md")
         shutil.copyfile(PACKAGE / "LICENSE", staging / "LICENSE")
         if prove:
-            prove_bundle(staging)
+            prove_bundle(staging, progress)
         _put_in_place(staging, output)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -169,7 +178,7 @@ def flatten_module(path: Path, names: set[str]) -> str:
     return flat
 
 
-def _read_checkpoint(folder: Path) -> dict:
+def _read_checkpoint(folder: Path, allow_untrained: bool) -> dict:
     """The configuration of a checkpoint that can be bundled."""
     for name in (CONFIG, PROCESSOR, WEIGHTS, "README.md"):
         if not (folder / name).is_file():
@@ -184,12 +193,18 @@ def _read_checkpoint(folder: Path) -> dict:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config.get("model_type") != "kinetrack":
         raise BundleError(f"{folder} holds a {config.get('model_type')!r} model, not a KineTrack model.")
-    if not config.get("trained"):
-        raise BundleError(
-            f"The model in {folder} has not been trained (config.json says trained=false). Random weights are not "
-            "shared as a model; train it first with `kinetrack train`."
-        )
+    refuse_untrained(folder, config, allow_untrained)
     return config
+
+
+def refuse_untrained(folder: Path, config: dict, allow_untrained: bool) -> None:
+    """Raises `BundleError` for a model that has not been trained, unless that is allowed."""
+    if not config.get("trained") and not allow_untrained:
+        raise BundleError(
+            f"The model in {folder} has not been trained (config.json says trained=false), so its results would be "
+            "noise. Train it with `kinetrack train`, or pass --allow-untrained (allow_untrained=True) to share it "
+            "anyway."
+        )
 
 
 def is_bundle(folder: Path) -> bool:

@@ -5,17 +5,23 @@ from typing import Annotated
 
 import typer
 
+UntrainedOption = Annotated[
+    bool, typer.Option("--allow-untrained", help="Accept a model whose configuration says trained=false.")
+]
+
 
 def card(
     checkpoint: Annotated[
         str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
     ],
+    allow_untrained: UntrainedOption = False,
 ) -> None:
     """Write a checkpoint's model card, README.md, from its configuration, its scores and its card_notes.md."""
     from ..processing.loading import SHIPPED_MODELS, shipped_models
     from .model_card import write_card
 
-    print(write_card(SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint))
+    folder = SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint
+    print(write_card(folder, allow_untrained))
 
 
 def bundle(
@@ -23,6 +29,7 @@ def bundle(
         str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    allow_untrained: UntrainedOption = False,
 ) -> None:
     """Make a Hub repository of a checkpoint: it loads with trust_remote_code=True and nothing of KineTrack installed.
 
@@ -31,7 +38,8 @@ def bundle(
     from ..processing.loading import SHIPPED_MODELS, shipped_models
     from .bundle import bundle as make_bundle
 
-    folder = make_bundle(SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint, output)
+    folder = SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint
+    folder = make_bundle(folder, output, allow_untrained=allow_untrained, progress=True)
     print(f"{folder} loads without KineTrack, with the same outputs to the bit.")
     print(f"Share it with: kinetrack push {folder} OWNER/NAME")
 
@@ -43,6 +51,7 @@ def push(
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     message: Annotated[str | None, typer.Option("--message", help="Of the commit.")] = None,
+    allow_untrained: UntrainedOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, without a network.")] = False,
 ) -> None:
     """Upload a bundle to the Hub in one commit, after proving again that it loads by itself."""
@@ -55,7 +64,17 @@ def push(
             print(f"{size / 1e6:10.3f} MB  {name}")
         print(f"{sum(files.values()) / 1e6:10.3f} MB  in {len(files)} files would go to {repository}.")
         return
-    print(upload(folder, repository, private=private, revision=revision, create_pr=create_pr, message=message))
+    url = upload(
+        folder,
+        repository,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        message=message,
+        allow_untrained=allow_untrained,
+        progress=True,
+    )
+    print(url)
 
 
 def add_hub_commands(app: typer.Typer) -> None:

@@ -15,7 +15,8 @@ _EXTRAS = {
 
 def prepare_console() -> None:
     """Makes `kill` end a run as cleanly as Ctrl-C, and other libraries' loading bars stay away."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if sys.argv[1:2] not in (["push"], ["push-space"]):  # an upload shows how far it is
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # OpenMP threads that spin for ever while they wait make everything many times slower as soon as another program

@@ -73,9 +73,11 @@ def probe(model: str, trust: bool, save_to: str | None = None) -> dict[str, obje
                 if output.get(field) is not None:
                     found[f"{name}.{field}"] = digest(output[field])
     found["pixels"] = digest(inputs["pixel_values_videos"])
+    # Whether an untrained model may be shared is for others to say; here it is to load.
+    options = {"model": model, "trust_remote_code": trust, "allow_untrained": not config.trained}
     # A Hub folder says which task is meant when none is named.
-    analyze = pipeline(None if trust else "video-analysis", model=model, trust_remote_code=trust)
-    classify = pipeline("video-classification", model=model, trust_remote_code=trust)
+    analyze = pipeline(None if trust else "video-analysis", **options)
+    classify = pipeline("video-classification", **options)
     found["tasks"] = [analyze.task, classify.task]
     found["video-analysis"] = analyze(frames, fps=12.5)
     found["video-analysis"]["model"].pop("name")  # the place it was loaded from

@@ -16,7 +16,7 @@ class ProofError(ValueError):
     """A folder that does not load by itself, or gives something else than the package."""
 
 
-def prove_bundle(folder: str | os.PathLike) -> dict:
+def prove_bundle(folder: str | os.PathLike, progress: bool = False) -> dict:
     """Loads a bundle in processes of their own: with the package, and without it from a folder and from a Hub cache.
 
     Everything that Auto classes and pipelines offer is loaded, run on made-up frames, saved with `save_pretrained`,
@@ -24,6 +24,7 @@ def prove_bundle(folder: str | os.PathLike) -> dict:
 
     Args:
         folder: a bundle.
+        progress: shows a progress bar.
 
     Returns:
         What the folder gave; see `loading_probe.probe`.
@@ -31,14 +32,22 @@ def prove_bundle(folder: str | os.PathLike) -> dict:
     Raises:
         ProofError: it does not load, or gives other bits than the package does.
     """
+    from tqdm import tqdm
+
     folder = Path(folder).resolve()
-    with tempfile.TemporaryDirectory(prefix="kinetrack-proof-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="kinetrack-proof-") as scratch,
+        tqdm(desc="Proof that it loads by itself", total=3, unit=" ways", disable=not progress) as bar,
+    ):
         scratch = Path(scratch)
         with_package = _run("package", str(_without_code(folder, scratch / "plain")), scratch / "package")
+        bar.update()
         alone = _run("alone", str(folder), scratch / "folder", save_to=scratch / "saved")
+        bar.update()
         hub = scratch / "hub"
         lay_out_cache(folder, hub, "someone/some-model")
         cached = _run("alone", "someone/some-model", scratch / "cache", HF_HUB_CACHE=str(hub))
+        bar.update()
     for way, found in (("from a folder", alone), ("from a Hub cache", cached)):
         wrong = sorted(name for name in with_package if found.get(name) != with_package[name])
         if wrong:

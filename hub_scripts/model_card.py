@@ -23,18 +23,19 @@ _TRACKING_METRICS = ("HOTA", "DetA", "AssA", "MOTA", "MOTP", "IDF1")
 _TRACKING_COUNTS = ("IDSW", "Frag", "FP", "FN")
 
 
-def write_card(checkpoint: str | os.PathLike) -> Path:
-    """Writes `README.md` into a checkpoint's folder; see `model_card` for what it raises."""
+def write_card(checkpoint: str | os.PathLike, allow_untrained: bool = False) -> Path:
+    """Writes `README.md` into a checkpoint's folder; see `model_card` for arguments and what it raises."""
     path = Path(checkpoint) / "README.md"
-    write_atomically(path, model_card(checkpoint))
+    write_atomically(path, model_card(checkpoint, allow_untrained))
     return path
 
 
-def model_card(checkpoint: str | os.PathLike) -> str:
+def model_card(checkpoint: str | os.PathLike, allow_untrained: bool = False) -> str:
     """The card of a checkpoint, with valid `model-index` metadata.
 
     Args:
         checkpoint: folder of a trained model.
+        allow_untrained: accepts a model whose `config.trained` is False; its card says so first.
 
     Returns:
         Markdown with YAML front matter; the same files give the same text.
@@ -47,8 +48,11 @@ def model_card(checkpoint: str | os.PathLike) -> str:
     raw, processor = _read(folder, "config.json", True), _read(folder, "video_preprocessor_config.json", True)
     if raw.get("model_type") != "kinetrack":
         raise ValueError(f"{folder} holds a {raw.get('model_type')!r} model, not a KineTrack model.")
-    if not raw.get("trained"):
-        raise ValueError(f"The model in {folder} has not been trained, so there is nothing to say of it yet.")
+    if not raw.get("trained") and not allow_untrained:
+        raise ValueError(
+            f"The model in {folder} has not been trained, so there is nothing to say of it yet. Train it with "
+            "`kinetrack train`, or pass --allow-untrained (allow_untrained=True) for a card that says so."
+        )
 
     from ..configuration.configuration_kinetrack import KineTrackConfig
 
@@ -73,7 +77,8 @@ def model_card(checkpoint: str | os.PathLike) -> str:
         f"One {'bidirectional' if config.bidirectional else 'causal'} video model with {parameters / 1e6:.1f} M "
         f"parameters that {_abilities(config)}."
     )
-    sections = [f"# {name}\n\n{opening}"]
+    warning = "" if config.trained else "**This model has not been trained: its outputs are noise.**\n\n"
+    sections = [f"# {name}\n\n{warning}{opening}"]
     for heading in HEADINGS:
         text = "\n\n".join(part for part in (body[heading].strip(), notes.get(heading, "").strip()) if part)
         if text:

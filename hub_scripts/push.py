@@ -1,10 +1,11 @@
 """Uploads a bundle to the Hugging Face Hub: one commit, after the proof that it loads by itself."""
 
+import json
 import os
 import re
 from pathlib import Path
 
-from .bundle import CONFIG, WEIGHTS, BundleError, is_bundle
+from .bundle import CONFIG, WEIGHTS, BundleError, is_bundle, refuse_untrained
 from .loading_proof import prove_bundle
 
 # What a bundle holds; nothing else leaves the machine.
@@ -52,6 +53,8 @@ def push(
     revision: str | None = None,
     create_pr: bool = False,
     message: str | None = None,
+    allow_untrained: bool = False,
+    progress: bool = False,
     prove: bool = True,
 ) -> str:
     """Creates the repository where it is not there and uploads the bundle in one commit; may be repeated.
@@ -63,21 +66,24 @@ def push(
         revision: branch to commit to, made when missing; the main branch when None.
         create_pr: opens a pull request instead of committing.
         message: of the commit.
+        allow_untrained: accepts a model whose `config.trained` is False.
+        progress: shows a progress bar of the proof; the Hub's client shows that of the upload.
         prove: False skips the proof that the bundle loads, for tests of other things.
 
     Returns:
         URL of the commit or the pull request.
 
     Raises:
-        FileNotFoundError, BundleError: as `list_upload`.
+        FileNotFoundError, BundleError: as `list_upload`, or an untrained model.
         ProofError: the bundle does not load by itself.
         PushError: a name that cannot be one, no token, no permission, no network, or an upload that broke off. The
             repository is as it was then: a commit is there whole or not at all.
     """
     check_repository(repository)
     files = list_upload(folder)
+    refuse_untrained(folder, json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")), allow_untrained)
     if prove:
-        prove_bundle(folder)
+        prove_bundle(folder, progress)
     commit = upload_to_hub(
         repository,
         folder,

@@ -1,6 +1,7 @@
 """A Hub on this machine, for uploads with the real client."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -53,9 +54,13 @@ class Hub(BaseHTTPRequestHandler):
         return self.answer({})
 
     def do_PUT(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.broken:
-            self.server.calls.append("PUT broken")
+        length = int(self.headers["Content-Length"])
+        if self.server.broken == "hangs up":
+            self.server.calls.append(f"PUT broken after {len(self.rfile.read(length // 2))}")
+            return self.connection.shutdown(socket.SHUT_RDWR)
+        body = self.rfile.read(length)
+        if self.server.broken == "is full":
+            self.server.calls.append(f"PUT broken after {len(body)}")
             return self.answer({"error": "disk full"}, 507)
         self.server.stored[self.path.rpartition("/")[2]] = body
         return self.answer({})
@@ -81,7 +86,7 @@ def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.calls, server.created, server.commits, server.stored, server.there = [], [], [], {}, []
-    server.refuse, server.broken = None, False
+    server.refuse, server.broken = None, None
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     for module in (constants, hf_api, lfs):

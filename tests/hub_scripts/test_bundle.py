@@ -135,10 +135,14 @@ def test_two_modules_of_one_name_are_refused(tmp_path):
         flatten_modules(tmp_path)
 
 
-def test_an_untrained_model_is_no_bundle(checkpoint, tmp_path):
-    with pytest.raises(BundleError, match="has not been trained"):
-        bundle(edited(checkpoint, tmp_path / "raw", trained=False), tmp_path / "out", prove=False)
+def test_an_untrained_model_is_bundled_only_when_asked_and_can_be_proved(checkpoint, tmp_path):
+    raw = edited(checkpoint, tmp_path / "raw", trained=False)
+    with pytest.raises(BundleError, match="has not been trained.*--allow-untrained"):
+        bundle(raw, tmp_path / "out", prove=False)
     assert not (tmp_path / "out").exists()
+    made = bundle(raw, tmp_path / "out", allow_untrained=True, prove=False)
+    assert json.loads((made / "config.json").read_text())["auto_map"]
+    assert loading_probe.probe(str(raw), trust=False)["tasks"] == ["video-analysis", "video-classification"]
 
 
 def test_pickled_weights_are_refused(checkpoint, tmp_path):

@@ -96,11 +96,13 @@ def test_few_classes_have_no_top_five():
     assert metrics == ["accuracy"]
 
 
-def test_an_untrained_model_has_no_card(checkpoint):
+def test_an_untrained_model_has_a_card_only_when_asked_and_it_says_so(checkpoint):
     config = json.loads((checkpoint / "config.json").read_text())
     beside(checkpoint, "config.json", config | {"trained": False})
-    with pytest.raises(ValueError, match="has not been trained"):
+    with pytest.raises(ValueError, match="has not been trained.*--allow-untrained"):
         model_card(checkpoint)
+    assert "**This model has not been trained: its outputs are noise.**" in model_card(checkpoint, allow_untrained=True)
+    assert "not been trained" not in (NANO / "README.md").read_text()
 
 
 @pytest.mark.parametrize("text", ["Some words.\n", "## Recipes\n\nCake.\n"], ids=["no heading", "no such heading"])

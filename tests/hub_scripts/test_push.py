@@ -1,14 +1,19 @@
 """Uploading, with the real Hub client against a small server on this machine."""
 
 import base64
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from kinetrack.hub_scripts.bundle import BundleError
+from kinetrack.hub_scripts.cli import app
 from kinetrack.hub_scripts.push import PushError, list_upload, push
+from typer.testing import CliRunner
 
 FILES = {
-    "config.json": '{"model_type": "kinetrack"}',
+    "config.json": '{"model_type": "kinetrack", "trained": true}',
     "modeling_kinetrack.py": "x = 1\n",
     "model.safetensors": "w" * 5000,
     "video_preprocessor_config.json": "{}",
@@ -52,14 +57,62 @@ def test_a_pull_request_gives_its_own_address(hub, folder):
     assert push(folder, "me/model", create_pr=True, prove=False).endswith("/discussions/1")
 
 
-def test_an_upload_that_breaks_commits_nothing_and_can_be_repeated(hub, folder):
-    hub.broken = True
+@pytest.mark.parametrize(("broken", "received"), [("is full", 5000), ("hangs up", 2500)])
+def test_an_upload_that_breaks_commits_nothing_and_can_be_repeated(hub, folder, monkeypatch, broken, received):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between the client's tries
+    hub.broken = broken
     with pytest.raises(PushError, match="nothing was committed"):
         push(folder, "me/model", prove=False)
-    assert "PUT broken" in hub.calls and not hub.commits
-    hub.broken = False
+    assert f"PUT broken after {received}" in hub.calls and not hub.commits and not hub.stored
+    hub.broken = None
     push(folder, "me/model", prove=False)
     assert len(hub.commits) == 1
+
+
+def test_pushing_again_sends_no_weights_twice(hub, folder):
+    push(folder, "me/model", prove=False)
+    hub.stored.update(dict.fromkeys(hub.stored, b"as it was"))
+    push(folder, "me/model", prove=False)
+    assert len(hub.commits) == 2 and set(hub.stored.values()) == {b"as it was"}
+
+
+def test_a_revision_is_made_and_committed_to(hub, folder):
+    push(folder, "me/model", revision="try", prove=False)
+    assert [path.split("?")[0] for path in hub.calls if "/branch/" in path or "/commit/" in path] == [
+        "/api/models/me/model/branch/try",
+        "/api/models/me/model/commit/try",
+    ]
+
+
+def test_an_untrained_model_is_pushed_only_when_asked(hub, folder):
+    (folder / "config.json").write_text('{"model_type": "kinetrack", "trained": false}')
+    with pytest.raises(BundleError, match="has not been trained.*--allow-untrained"):
+        push(folder, "me/model", prove=False)
+    assert not hub.calls
+    push(folder, "me/model", allow_untrained=True, prove=False)
+    assert len(hub.commits) == 1
+
+
+def test_the_command_shows_progress_and_prints_the_address(hub, folder):
+    program = (
+        "import sys\nfrom kinetrack.hub_scripts import cli, push\n"
+        "push.prove_bundle = lambda folder, progress: None\n"
+        f"sys.argv = ['kinetrack', 'push', {str(folder)!r}, 'me/model']\ncli.main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_PROGRESS_BARS"}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_made_up"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{hub.url}/me/model/commit/{'1' * 40}"
+    assert "model.safetensors" in done.stderr and "100%" in done.stderr
+
+
+def test_a_dry_run_lists_what_would_go(folder):
+    done = CliRunner().invoke(app, ["push", str(folder), "me/model", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert all(name in done.output for name in FILES) and "6 files would go to me/model" in done.output
 
 
 @pytest.mark.parametrize(
