@@ -1,13 +1,10 @@
 """Motion of boxes between frames: many constant-velocity Kalman filters stepped as one array operation.
 
 The model is the one of SORT (arXiv 1602.00763) with the box's own width and height as state (BoT-SORT, arXiv
-2206.14651)
-and two changes. Time is in seconds, so that a gap in the video or a change of frame rate is a longer prediction and
-not a
-different filter. And the four coordinates, whose noises are independent, are four filters of two states each: the 8×8
-covariance of the papers is then block diagonal at all times and only its 12 distinct numbers are kept. The result is
-the
-same, not an approximation.
+2206.14651) and two changes. Time is in seconds, so that a gap in the video or a change of frame rate is a longer
+prediction and not a different filter. And the four coordinates, whose noises are independent, are four filters of two
+states each: the 8×8 covariance of the papers is then block diagonal at all times and only its 12 distinct numbers are
+kept. The result is the same, not an approximation.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,8 @@
 
 Written from the papers: matching in two stages by score, with the score in the first stage's cost (ByteTrack, arXiv
 2110.06864), overlap weighted by the overlap of heights (Hybrid-SORT, arXiv 2308.00783), appearance as an exponential
-mean
-of embeddings with gates (FairMOT, arXiv 2004.01888, and BoT-SORT, arXiv 2206.14651). All tracks live in one table of
-arrays; nothing is done object by object.
+mean of embeddings with gates (FairMOT, arXiv 2004.01888, and BoT-SORT, arXiv 2206.14651). All tracks live in one table
+of arrays; nothing is done object by object.
 """
 
 from dataclasses import dataclass, field, fields
@@ -100,19 +99,17 @@ class TrackTable:
 class KineTracker:
     """Gives identities to detections, frame by frame.
 
-    A detection above `high_threshold` may continue any track or start one; one above `low_threshold` may only continue
-    a
-    track that found nothing better (an occluded person's score drops before the person is gone). A track is reported
-    from its `min_hits`-th observation on, is kept for `max_lost_seconds` without one, and meanwhile is found again by
-    its
-    motion or, given embeddings, by its looks wherever it can have gone.
+    A detection above `high_threshold` may continue any track or, above `new_track_threshold` too, start one; one above
+    `low_threshold` may only continue a track that found nothing better (an occluded person's score drops before the
+    person is gone). A track is reported from its `min_hits`-th observation on, is kept for `max_lost_seconds` without
+    one, and meanwhile is found again by its motion or, given embeddings, by its looks wherever it can have gone.
 
     The thresholds of the scores are those of ByteTrack's paper; a detector with other scores wants others.
 
     Args:
         high_threshold: score from which a detection takes part in the first stage.
         low_threshold: score below which a detection is ignored.
-        new_track_threshold: score from which an unmatched detection starts a track.
+        new_track_threshold: score from which an unmatched detection starts a track; never below `high_threshold`.
         min_hits: observations in consecutive frames before a track is reported. Tracks of the first frame are reported
             at once.
         min_similarity: overlap × overlap of heights × score needed in the first stage.
@@ -241,7 +238,7 @@ class KineTracker:
         matched = self._associate(table, boxes, scores, classes, embeddings, now)
         self._observe(table, matched, boxes, scores, embeddings, now)
 
-        free = scores >= self.new_track_threshold
+        free = scores >= max(self.new_track_threshold, self.high_threshold)
         free[matched[matched >= 0]] = False
         if free.any():
             free = np.flatnonzero(free)

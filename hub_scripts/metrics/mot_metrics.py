@@ -4,12 +4,9 @@
     metric.compute(predictions=["out/TUD-Stadtmitte/tracks.txt"], references=["data/TUD-Stadtmitte"])
 
 HOTA, DetA and AssA follow Luiten et al. (arXiv 2009.07736), MOTA, MOTP, switches and fragments the CLEAR metrics, IDF1
-Ristani et al.
-(arXiv 1609.01775). All shares are per cent. MOTP is the mean IoU of the matches, higher is better (some libraries
-print 1 − that).
-MOT17 preprocessing is on: predictions on distractors (classes 2, 7, 8 and 12) are dropped, and rows marked 0 do not
-count.
-This file stands alone, because `evaluate` copies it elsewhere before it imports it.
+Ristani et al. (arXiv 1609.01775). All shares are per cent. MOTP is the mean IoU of the matches, higher is better (some
+libraries print 1 − that). MOT17 preprocessing is on: predictions on distractors (classes 2, 7, 8 and 12) are dropped,
+and rows marked 0 do not count. This file stands alone, because `evaluate` copies it elsewhere before it imports it.
 """
 
 import configparser

@@ -66,6 +66,7 @@ def test_a_single_flash_uses_up_no_identity():
 def test_a_low_score_continues_a_track_but_starts_none():
     scenes = [see([person(2 * t), person(400)], scores=[0.9 if t < 5 else 0.3, 0.3]) for t in range(12)]
     assert follow(KineTracker(), scenes) == [[1, 0]] * 12
+    assert follow(KineTracker(new_track_threshold=0.2), scenes) == [[1, 0]] * 12
 
 
 def test_low_scores_alone_do_not_carry_a_track_for_ever():
