@@ -3,7 +3,10 @@
 import io
 import os
 import struct
+import threading
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +259,21 @@ def make_video():
 def draw_frames():
     """`make_frames(num_frames, width, height)`."""
     return make_frames
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def video_server(video_folder):
+    """Address under which the session's videos are served over HTTP, on this machine only."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(video_folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 ACTION_NAMES = ["walk", "run", "sit"]

@@ -4,10 +4,7 @@ import io
 import logging
 import subprocess
 import sys
-import threading
 from fractions import Fraction
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -66,21 +63,11 @@ def test_any_kind_of_source_gives_the_same_frames(kind, video_path):
         source.close()
 
 
-def test_a_url_is_read_over_http(video_path):
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(video_path.parent)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        base = f"http://127.0.0.1:{server.server_port}"
-        assert np.array_equal(read_video(f"{base}/{video_path.name}").frames, read_video(video_path).frames)
-        with pytest.raises(FileNotFoundError, match="nothing.mp4"):
-            probe_video(f"{base}/nothing.mp4")
-    finally:
-        server.shutdown()
-        server.server_close()
+def test_a_url_is_read_over_http(video_path, video_server):
+    url = f"{video_server}/{video_path.name}"
+    assert np.array_equal(read_video(url).frames, read_video(video_path).frames)
+    with pytest.raises(FileNotFoundError, match="nothing.mp4"):
+        probe_video(f"{video_server}/nothing.mp4")
 
 
 def test_a_name_with_a_colon_is_a_file_and_no_protocol(video_path, tmp_path):

@@ -92,6 +92,28 @@ class TestInputs:
         inputs = processor([video_path, str(long_video_path)])
         assert inputs["frame_mask"].sum(1).tolist() == [12, 75]
 
+    def test_a_url_is_a_video(self, processor, video_path, video_server):
+        assert torch.equal(pixels(processor, f"{video_server}/{video_path.name}"), pixels(processor, video_path))
+
+    def test_a_batch_may_mix_every_form_and_each_is_as_it_is_alone(self, processor, frames, video_path, image_paths):
+        tall = np.ascontiguousarray(frames[:5].transpose(0, 2, 1, 3))  # (5, 96, 64, 3)
+        videos = [
+            video_path,
+            str(video_path),
+            video_path.read_bytes(),
+            frames,
+            torch.from_numpy(tall).permute(0, 3, 1, 2).float() / 255,
+            [Image.fromarray(frame) for frame in frames[:3]],
+            [str(path) for path in image_paths[:4]],
+        ]
+        batch = processor(videos)
+        assert batch["frame_mask"].sum(1).tolist() == [12, 12, 12, 12, 5, 3, 4]
+        for index, video in enumerate(videos):
+            alone = processor(video)
+            length = alone["frame_mask"].shape[1]
+            assert torch.equal(batch["pixel_values_videos"][index, :length], alone["pixel_values_videos"][0])
+            assert torch.equal(batch["pixel_mask"][index], alone["pixel_mask"][0])
+
     def test_input_data_format_settles_an_ambiguous_shape(self, processor):
         video = torch.zeros(2, 3, 40, 3, dtype=torch.uint8)
         last = processor(video, input_data_format="channels_last")["pixel_mask"]
