@@ -19,8 +19,10 @@ def ablated(model, kind: str) -> Iterator[None]:
         kind: "reset" or "uniform".
 
     Raises:
-        ValueError: no such ablation.
+        ValueError: no such ablation, or a model that runs as a graph, of which no part can be switched off.
     """
+    if not hasattr(model, "register_forward_pre_hook"):
+        raise ValueError("A part can be switched off in a PyTorch model only; evaluate the model that was exported.")
     if kind not in ABLATIONS:
         raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {kind!r}.")
     attention, config = model.kinetrack.attention, model.config

@@ -369,19 +369,37 @@ def benchmark(
     model: ModelOption = "kinetrack-nano",
     part: Annotated[
         list[str] | None,
-        typer.Option("--part", help="speed, memory, recurrence or association; may be repeated. \\[default: all]"),
+        typer.Option(
+            "--part",
+            help="speed, backends, parts, comparisons, trackers, memory, recurrence or association; may be repeated. "
+            "\\[default: all]",
+        ),
+    ] = None,
+    backend: Annotated[
+        list[Backend] | None,
+        typer.Option("--backend", help="Runs the model; may be repeated. \\[default: those installed]"),
+    ] = None,
+    rival: Annotated[
+        list[str] | None, typer.Option("--rival", help="Model to compare with; may be repeated. \\[default: all]")
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option("--dtype", help="float32, bfloat16 or float16, for parts; may be repeated.")
     ] = None,
     repeats: Annotated[int, typer.Option("--repeats", help="Runs of each video in the speed part.")] = 3,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for each comparison.")] = 10.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.png.")
+    ] = None,
     mot_data: Annotated[
         Path | None, typer.Option("--mot-data", help="Folder with train/ and val/ sequences, to score associations.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads of PyTorch.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="CPU threads.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, …")] = "cpu",
     allow_untrained: UntrainedOption = False,
 ) -> None:
-    """Measure speed, memory, the recurrence and the association on this machine."""
-    from .benchmark import PARTS, format_report, run_benchmark
+    """Measure speed, its parts, memory, the recurrence, the association and what others use, on this machine."""
+    from .benchmark import PARTS, run_benchmark
+    from .benchmark_report import format_report
 
     report = run_benchmark(
         model=model,
@@ -392,6 +410,10 @@ def benchmark(
         threads=threads,
         device=device,
         allow_untrained=allow_untrained,
+        backends=[choice.value for choice in backend] if backend else None,
+        rivals=rival or None,
+        dtypes=dtype or ("float32",),
+        seconds=seconds,
     )
     print(format_report(report))
 

@@ -10,9 +10,9 @@ import torch
 from ..processing.graphs.backends import open_engine
 from ..processing.session_kinetrack import KineTrackSession
 
-# Frames that the quantiser sees; each is one step of a stream with the state that it had.
+# Frames that the quantiser sees.
 CALIBRATION_FRAMES = 300
-_FRAMES_OF_A_VIDEO = 30
+_FRAMES_OF_A_VIDEO = 25
 _SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 # Only convolutions of the encoder and of the tracking head's trunk: where the time is, and where nothing is carried.
 _KEPT = (r"^(?!.*/(encoder|tracking_head)/).*", r".*/tracking_head/(heatmap|distance|embedding)/.*")
@@ -55,7 +55,7 @@ def quantise_step(model, processor, path: Path, format: str, videos: Sequence[Pa
 
 
 def calibration_steps(model, processor, path: Path, format: str, videos: Sequence[Path]) -> Iterator[dict]:
-    """Inputs of steps in the middle of streams, taken from all videos in turn.
+    """Inputs of the steps of the first frames of videos, each with the state that it had.
 
     Yields:
         NumPy arrays by the names of the step's inputs.
@@ -64,25 +64,24 @@ def calibration_steps(model, processor, path: Path, format: str, videos: Sequenc
 
     engine = _Recorder(open_engine(path, format))
     accelerated = AcceleratedModel(model, engine, format)
-    found = list_videos(videos)
-    share = max(_FRAMES_OF_A_VIDEO, -(-CALIBRATION_FRAMES // len(found)))
-    stride = max(1, len(found) * _FRAMES_OF_A_VIDEO // CALIBRATION_FRAMES)
-    for video in found[::stride]:
+    for video in list_videos(videos):
         session = KineTrackSession(accelerated, processor, allow_untrained=True)
-        for _ in itertools.islice(session.run(str(video)), share):
+        for _ in itertools.islice(session.run(str(video)), _FRAMES_OF_A_VIDEO):
             yield engine.last
 
 
 def list_videos(places: Sequence[Path]) -> list[Path]:
-    """All video files, in the order of their paths.
+    """Video files to look at: as many of each place, spread over it; all of them where they are few.
 
     Raises:
         FileNotFoundError: there is none.
     """
     found = []
+    wanted = -(-CALIBRATION_FRAMES // _FRAMES_OF_A_VIDEO // len(places))  # of each place
     for place in map(Path, places):
         inside = place.rglob("*") if place.is_dir() else [place]
-        found += sorted(file for file in inside if file.is_file() and file.suffix.lower() in _SUFFIXES)
+        files = sorted(file for file in inside if file.is_file() and file.suffix.lower() in _SUFFIXES)
+        found += files[:: max(1, len(files) // wanted)][:wanted]
     if not found:
         raise FileNotFoundError(f"There is no video in {', '.join(map(str, places))} ({', '.join(_SUFFIXES)}).")
     return found

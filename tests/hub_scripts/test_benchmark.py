@@ -4,15 +4,17 @@ import json
 
 import pytest
 import torch
-from kinetrack.hub_scripts import benchmark
+from kinetrack.hub_scripts import benchmark, benchmark_speed
 from kinetrack.hub_scripts.benchmark_recurrence import bytes_kept, make_inputs, measure_recurrence, unbind_loop
+from kinetrack.hub_scripts.benchmark_report import format_report
+from kinetrack.hub_scripts.benchmark_videos import write_resized
 from kinetrack.modeling.propagation_kinetrack import gated_scan
 from kinetrack.processing.decoding_kinetrack import probe_video
 
 
 def test_resized_video_repeats_the_source_until_it_is_long_enough(video_path, tmp_path):
     target = tmp_path / "wide.mp4"
-    count = benchmark.write_resized(video_path, target, (90, 160), seconds=2)
+    count = write_resized(video_path, target, (90, 160), seconds=2)
     info = probe_video(target)
     assert count == 50  # the source has 12 frames at 25 a second
     assert (info.width, info.height) == (160, 90)
@@ -48,12 +50,12 @@ def test_speed_is_split_by_stage(monkeypatch, tmp_path, video_path):
     torch.manual_seed(0)
     config = kinetrack.KineTrackConfig.from_preset("nano", hidden_size=16, embedding_size=8)
     model = kinetrack.KineTrackForVideoAnalysis(config)
-    monkeypatch.setattr(benchmark, "EXAMPLE_VIDEO", video_path)
-    monkeypatch.setattr(benchmark, "SPEED_RUNS", {"small": ((64, 96), None), "wide": ((64, 128), (36, 64))})
-    rows = benchmark.measure_speed(model, kinetrack.KineTrackVideoProcessor(), tmp_path, 1, allow_untrained=True)
+    monkeypatch.setattr(benchmark_speed, "EXAMPLE_VIDEO", video_path)
+    monkeypatch.setattr(benchmark_speed, "SPEED_RUNS", {"small": ((64, 96), None), "wide": ((64, 128), (36, 64))})
+    rows = benchmark_speed.measure_speed(model, kinetrack.KineTrackVideoProcessor(), tmp_path, 1, allow_untrained=True)
     assert [(row["video"], row["frames"]) for row in rows] == [("small", 12), ("wide", 12)]
     for row in rows:
-        assert set(row["milliseconds"]) == set(benchmark.STAGES)
+        assert set(row["milliseconds"]) == set(benchmark_speed.STAGES)
         # The stages are parts of the whole, and most of it.
         assert 0.5 < sum(row["milliseconds"].values()) * row["frames_per_second"] / 1000 <= 1.0
 
@@ -63,10 +65,129 @@ def test_report_is_saved_and_printed(tmp_path):
     saved = json.loads((tmp_path / "new" / "benchmark.json").read_text())
     assert saved["recurrence"] == report["recurrence"]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["benchmark.json"]
-    assert f"| 2 | {report['recurrence'][1]['scan_ms']:.2f} |" in benchmark.format_report(report)
+    assert f"| 2 | {report['recurrence'][1]['scan_ms']:.2f} |" in format_report(report)
 
 
 @pytest.mark.parametrize("arguments", [{"parts": ["speeed"]}, {"parts": []}, {"repeats": 0}])
 def test_impossible_request_is_refused_before_anything_runs(arguments):
     with pytest.raises(ValueError, match="parts|repeats"):
         benchmark.run_benchmark("no-model-needed", **arguments)
+
+
+def test_things_timed_in_turns_take_what_they_take():
+    import time
+
+    from kinetrack.hub_scripts.benchmark_clock import time_in_turns
+
+    order = []
+    things = {"slow": lambda: (order.append("slow"), time.sleep(0.02)), "fast": lambda: order.append("fast")}
+    times = time_in_turns(things, seconds=0.0, least=4)
+    assert order[2:] == ["fast", "slow", "slow", "fast"] * 2  # after one of each that does not count
+    assert times["slow"].p50 >= 20 > times["fast"].p50 and times["slow"].runs == 4
+    assert times["slow"].cpu < 20  # sleeping takes no processor
+
+
+def test_flops_and_memory_of_a_convolution_are_right():
+    from kinetrack.hub_scripts.benchmark_clock import count_flops, peak_memory
+
+    layer, image = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.randn(1, 3, 640, 640)
+    assert count_flops(lambda: layer(image)) == pytest.approx(2 * 3 * 9 * 64 * 640 * 640 / 1e9)
+    with torch.inference_mode():
+        assert 90 < peak_memory(lambda: [layer(image) for _ in range(1)]) < 400  # 100 MiB of output
+
+
+def test_parts_of_a_clip_add_up_to_nearly_all_of_it():
+    from kinetrack.hub_scripts.benchmark_parts import PARTS, make_preset, measure_form
+
+    row = measure_form(make_preset("nano"), 2, (64, 96), seconds=0.0)
+    assert set(row["parts"]) == set(PARTS) and all(value > 0 for value in row["parts"].values())
+    assert row["gflops"] > 0.1
+    step = measure_form(make_preset("nano"), 0, (64, 96), seconds=0.0)
+    assert step["form"] == "step" and step["gflops"] == pytest.approx(row["gflops"] / 2, rel=0.01)
+
+
+def test_model_is_as_it_was_after_its_parts_are_timed():
+    from kinetrack.hub_scripts.benchmark_parts import make_preset, timed_parts
+
+    model, clip = make_preset("nano"), torch.randn(1, 2, 3, 64, 96)
+    with torch.inference_mode():
+        before = model(clip).logits
+        with timed_parts(model) as seconds:
+            torch.testing.assert_close(model(clip).logits, before, rtol=0, atol=0)
+        spent = dict(seconds)
+        model(clip)
+    assert dict(seconds) == spent
+
+
+@pytest.mark.parametrize("name", ["I3D-R50", "TSM-R50", "R50 + LSTM"])
+def test_baselines_mix_frames(name):
+    from kinetrack.hub_scripts.benchmark_baselines import RIVALS
+
+    torch.manual_seed(0)
+    model, clip = RIVALS[name][0]().eval(), torch.randn(1, 4, 3, 64, 64)
+    with torch.inference_mode():
+        forward, backward = model(clip), model(clip.flip(1))
+    assert forward.shape == (1, 400)
+    assert not torch.allclose(forward, backward, atol=1e-5)
+
+
+def test_convgru_carries_its_state_forward_only():
+    from kinetrack.hub_scripts.benchmark_baselines import ConvGRU
+
+    torch.manual_seed(0)
+    gru, features = ConvGRU(4), torch.randn(1, 5, 4, 6, 6)
+    changed = features.clone()
+    changed[:, 2] += 1
+    with torch.inference_mode():
+        difference = (gru(features) - gru(changed)).abs().amax((0, 2, 3, 4))
+    assert (difference[:2] == 0).all() and (difference[2:] > 0).all()
+
+
+def test_ratios_are_what_their_timings_say_and_are_held_against_what_was_promised():
+    from kinetrack.hub_scripts.benchmark_comparisons import check_promises, measure_sharing, measure_step
+
+    sharing, step = (measure("nano", (64, 64), seconds=0.0) for measure in (measure_sharing, measure_step))
+    times = sharing["ms"]
+    assert sharing["ratio"] == pytest.approx(
+        times["joint"]["p50"] / (times["actions"]["p50"] + times["tracking"]["p50"])
+    )
+    promises = check_promises({"sharing": [sharing | {"ratio": 0.69}], "step": [step | {"ratio": 1.2}]})
+    assert [(promise["limit"], promise["met"]) for promise in promises] == [("≤ 0.7", True), ("≤ 1.15", False)]
+
+
+def test_backends_are_compared_with_pytorch(model_folder, monkeypatch, tmp_path):
+    import kinetrack
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model, _ = kinetrack.load_model(model_folder, "cpu")
+    rows = benchmark_speed.measure_backends(model, ((64, 96),), ("torch", "onnx"), seconds=0.0)
+    assert [(row["backend"], row["difference"] < 1e-3) for row in rows] == [("torch", True), ("onnx", True)]
+    assert rows[0]["difference"] == 0 < rows[1]["difference"]
+
+
+def test_everything_that_is_measured_is_printed_and_drawn(tmp_path):
+    from kinetrack.hub_scripts.benchmark_parts import make_preset, measure_form
+
+    form = {"preset": "nano", "model_input": [64, 64], "dtype": "float32", "parameters": 3.0}
+    form |= measure_form(make_preset("nano"), 1, (64, 64), seconds=0.0)
+    times = {"p50": 1.0, "p95": 2.0, "cpu": 1.5, "runs": 3}
+    rival = {"name": "S3D", "input": [16, 224, 224], "parameters": 8.0, "ratio": 2.0}
+    rival["ms"] = {"KineTrack": times, "own input": times, "rival": times}
+    promise = {"name": "joint", "value": 0.5, "limit": "≤ 0.6", "met": True}
+    report = {
+        "model": "tiny",
+        "machine": benchmark.describe_machine() | {"load": [0.5, 3.0]},
+        "parts": [form],
+        "comparisons": {
+            "promises": [promise],
+            "rivals": [rival],
+        },
+        "trackers": {"RF-DETR + ByteTrack": {"model_input": [560, 560], "ms": times}},
+        "drawing": benchmark_speed.measure_drawing(objects=2),
+    }
+    benchmark.save_report(report, tmp_path)
+    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
+    text = format_report(report)
+    for expected in ("load 0.5 to 3.0", "| nano | 64×64 | float32 | T = 1 |", "| joint | 0.50 | ≤ 0.6 | yes |", "S3D"):
+        assert expected in text
+    assert "| RF-DETR + ByteTrack | 560×560 |" in text and "Drawing 2 tracks" in text

@@ -1,0 +1,205 @@
+"""KineTrack beside what people use: in one run, in turns, on the same frames; and the ratios that are promised."""
+
+import gc
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from .benchmark_baselines import RIVALS, ConvGRU
+from .benchmark_clock import time_in_turns
+from .benchmark_parts import make_preset, measure_form
+
+FRAMES = 16
+
+
+def measure_sharing(preset: str, size: tuple[int, int], device: str = "cpu", seconds: float = 10.0) -> dict:
+    """One joint model beside the two single-task models of the same size, one after the other, on a clip.
+
+    Returns:
+        Timings of `joint`, `actions` and `tracking`, and `ratio`, joint over the sum of the two.
+    """
+    from ..modeling.modeling_kinetrack import KineTrackForObjectTracking, KineTrackForVideoClassification
+
+    models = {
+        "joint": make_preset(preset),
+        "actions": make_preset(preset, KineTrackForVideoClassification),
+        "tracking": make_preset(preset, KineTrackForObjectTracking),
+    }
+    clip = torch.randn(1, FRAMES, 3, *size, device=device)
+    times = time_in_turns({name: _runner(model.to(device), clip) for name, model in models.items()}, seconds, device)
+    ratio = times["joint"].p50 / (times["actions"].p50 + times["tracking"].p50)
+    return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio}
+
+
+class EncoderAndHeads(nn.Module):
+    """A model without propagation and attention: features are pooled evenly and go to the heads as they are.
+
+    Args:
+        model: a KineTrack model with both heads.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.encoder, self.action_head, self.tracking_head = (
+            model.kinetrack.encoder,
+            model.action_head,
+            model.tracking_head,
+        )
+
+    def forward(self, frames: torch.Tensor):
+        """(N, 3, H, W) to logits and detection maps."""
+        features, pyramid, _ = self.encoder(frames)
+        valid = torch.ones_like(features[:, :1])  # (N, 1, H/16, W/16)
+        logits, _ = self.action_head(features.mean((2, 3)))
+        return logits, self.tracking_head(pyramid, features, valid[:, 0] / valid[0].numel(), valid)
+
+
+def measure_step(preset: str, size: tuple[int, int], device: str = "cpu", seconds: float = 10.0) -> dict:
+    """The streaming step beside the same encoder and heads alone.
+
+    Returns:
+        Timings of `step` and `encoder and heads`, and their ratio.
+    """
+    model = make_preset(preset).to(device)
+    frame = torch.randn(1, 1, 3, *size, device=device)
+    with torch.inference_mode():
+        state = model(frame).state
+    alone = EncoderAndHeads(model)
+    runs = {"step": _runner(model, frame, state=state), "encoder and heads": _runner(alone, frame[:, 0])}
+    times = time_in_turns(runs, seconds, device)
+    ratio = times["step"].p50 / times["encoder and heads"].p50
+    return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio}
+
+
+def measure_scaling(preset: str, size: tuple[int, int], device: str = "cpu", seconds: float = 10.0) -> dict:
+    """Milliseconds a frame of clips of 8 and of 128 frames, and the share of propagation and attention at 16."""
+    model = make_preset(preset).to(device)
+    clips = {length: torch.randn(1, length, 3, *size, device=device) for length in (8, 128)}
+    times = time_in_turns({str(length): _runner(model, clip) for length, clip in clips.items()}, seconds, device)
+    form = measure_form(model, FRAMES, size, device, seconds / 2)
+    share = (form["parts"]["propagation"] + form["parts"]["attention"]) / form["ms"]["p50"]
+    ratio = (times["128"].p50 / 128) / (times["8"].p50 / 8)
+    return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio, "temporal_share": share}
+
+
+def measure_rivals(
+    names: Sequence[str] = tuple(RIVALS), device: str = "cpu", seconds: float = 20.0, size: int = 224
+) -> list[dict]:
+    """`kinetrack-base` beside each rival: both on 16 frames of `size`², and the rival on its own input.
+
+    A pair at a time, in turns, so that ratios hold on a machine that others use as well.
+
+    Returns:
+        Rows with `name`, `parameters` (millions), `ms` of both (and of the rival's own input), and `ratio`: how many
+        times KineTrack is faster at `size`²; None for a rival that takes its own input alone.
+    """
+    base, rows = make_preset("base").to(device), []
+    clip = torch.randn(1, FRAMES, 3, size, size, device=device)
+    for name in names:
+        make, (frames, height, width) = RIVALS[name]
+        rival = make().eval().to(device)
+        own = torch.randn(1, frames, 3, height, width, device=device)
+        runs: dict[str, Callable] = {"KineTrack": _runner(base, clip), "own input": _runner(rival, own)}
+        if (height, width) != (size, size) and name in _TAKES_ANY_SIZE:
+            runs["rival"] = _runner(rival, clip)
+        times = time_in_turns(runs, seconds, device)
+        if (height, width) == (size, size):
+            times["rival"] = times["own input"]
+        ratio = times["rival"].p50 / times["KineTrack"].p50 if "rival" in times else None
+        millions = sum(parameter.numel() for parameter in rival.parameters()) / 1e6
+        rows.append(
+            {
+                "name": name,
+                "input": [frames, height, width],
+                "parameters": millions,
+                "ms": _dicts(times),
+                "ratio": ratio,
+            }
+        )
+        del rival, runs
+        gc.collect()
+    return rows
+
+
+_TAKES_ANY_SIZE = ("R(2+1)D-18",)
+
+
+def measure_convgru(channels: int = 256, side: int = 14, device: str = "cpu", seconds: float = 20.0) -> dict:
+    """One propagation block of this width beside one ConvGRU, forward and backward, on the same maps.
+
+    Returns:
+        Timings of one propagation `block` and of the `ConvGRU`, and `ratio`, how many times the block is faster.
+    """
+    block = make_preset("base", hidden_size=channels).kinetrack.propagation[0].to(device)
+    gru = ConvGRU(channels).to(device)
+    maps = torch.randn(1, FRAMES, side, side, channels, device=device, requires_grad=True)
+    planes = maps.detach().permute(0, 1, 4, 2, 3).contiguous().requires_grad_()
+    mask = torch.ones(1, 1, side, side, 1, device=device)
+
+    def forward_backward(run, inputs):
+        inputs.grad = None
+        run(inputs).sum().backward()
+
+    times = time_in_turns(
+        {
+            "block": lambda: forward_backward(lambda value: block(value, mask)[0], maps),
+            "ConvGRU": lambda: forward_backward(gru, planes),
+        },
+        seconds,
+        device,
+    )
+    ratio = times["ConvGRU"].p50 / times["block"].p50
+    return {"channels": channels, "map": [side, side], "frames": FRAMES, "ms": _dicts(times), "ratio": ratio}
+
+
+def check_promises(report: dict) -> list[dict]:
+    """The ratios that were promised, as far as the report has them: name, value, limit, met."""
+    found = []
+
+    def add(name, value, limit, at_most=True):
+        met = value <= limit if at_most else value >= limit
+        found.append({"name": name, "value": value, "limit": f"{'≤' if at_most else '≥'} {limit}", "met": bool(met)})
+
+    for row in report.get("sharing", []):
+        add(
+            f"joint / sum of single-task models, {row['preset']}", row["ratio"], 0.6 if row["preset"] == "base" else 0.7
+        )
+    for row in report.get("step", []):
+        add(f"step / encoder and heads, {row['preset']}", row["ratio"], 1.15)
+    for row in report.get("scaling", []):
+        add(f"propagation and attention in a clip, {row['preset']}", row["temporal_share"], 0.10)
+        add(f"cost per frame at T = 128 / T = 8, {row['preset']}", row["ratio"], 1.1)
+    for row in report.get("rivals", []):
+        if row["name"] in ("R(2+1)D-18", "TimeSformer-base"):
+            add(f"base faster than {row['name']} at 224²", row["ratio"], 1.4, at_most=False)
+    if "convgru" in report:
+        add("propagation faster than a ConvGRU, both directions", report["convgru"]["ratio"], 5, at_most=False)
+    return found
+
+
+def measure_comparisons(
+    device: str = "cpu", seconds: float = 20.0, rivals: Sequence[str] = tuple(RIVALS), presets=("nano", "base")
+) -> dict:
+    """Everything above for both presets, 224², and what was promised."""
+    size = (224, 224)
+    report = {
+        "sharing": [measure_sharing(preset, size, device, seconds) for preset in presets],
+        "step": [measure_step(preset, size, device, seconds) for preset in presets],
+        "scaling": [measure_scaling(preset, size, device, seconds) for preset in presets],
+        "convgru": measure_convgru(device=device, seconds=seconds),
+        "rivals": measure_rivals(rivals, device, seconds),
+    }
+    return report | {"promises": check_promises(report)}
+
+
+def _runner(model, *inputs, **named) -> Callable[[], None]:
+    def run():
+        with torch.inference_mode():
+            model(*inputs, **named)
+
+    return run
+
+
+def _dicts(times) -> dict:
+    return {name: timing.as_dict() for name, timing in times.items()}

@@ -1,0 +1,50 @@
+"""The tracking stack that people would otherwise assemble: RF-DETR of Transformers, then ByteTrack of `trackers`."""
+
+import numpy as np
+import torch
+
+from .benchmark_clock import time_in_turns
+from .benchmark_parts import make_preset
+
+# Boxes a frame that the tracker is given; random weights detect nothing.
+_BOXES = 20
+
+
+def measure_stack(device: str = "cpu", seconds: float = 10.0) -> dict:
+    """One frame through a detector and ByteTrack, beside one step of `kinetrack-nano`, which also knows actions.
+
+    Random weights; both trackers get the same boxes, since what is detected does not change a detector's cost.
+
+    Returns:
+        `ms` (a `Timing`) and `model_input` by name.
+    """
+    import supervision
+    from trackers import ByteTrackTracker
+    from transformers import RfDetrConfig, RfDetrForObjectDetection
+
+    from ..processing.tracking_kinetrack import Detections, KineTracker
+
+    nano = make_preset("nano").to(device)
+    detector = RfDetrForObjectDetection(RfDetrConfig()).eval().to(device)
+    side = detector.config.backbone_config.image_size
+    frame, picture = torch.randn(1, 1, 3, 352, 640, device=device), torch.randn(1, 3, side, side, device=device)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 500, (_BOXES, 2))
+    boxes, scores = np.concatenate([corners, corners + (40, 90)], 1), np.full(_BOXES, 0.9)
+    trackers = KineTracker(), ByteTrackTracker()
+    with torch.inference_mode():
+        state = nano(frame).state
+
+    def ours():
+        with torch.inference_mode():
+            nano(frame, state=state)
+        trackers[0].update(Detections(boxes, scores))
+
+    def theirs():
+        with torch.inference_mode():
+            detector(picture)
+        trackers[1].update(supervision.Detections(xyxy=boxes, confidence=scores))
+
+    times = time_in_turns({"kinetrack-nano": ours, "RF-DETR + ByteTrack": theirs}, seconds, device)
+    sizes = {"kinetrack-nano": [352, 640], "RF-DETR + ByteTrack": [side, side]}
+    return {name: {"model_input": sizes[name], "ms": timing.as_dict()} for name, timing in times.items()}
