@@ -17,8 +17,14 @@ OLDEST_TRANSFORMERS = $$($(PYTHON) -c 'import re; \
 	print(re.search(r"\"transformers>=([0-9.]+)\"", open("pyproject.toml").read())[1])')
 OLDEST_TESTS := tests/configuration tests/modeling tests/processing tests/test_package.py
 
+# What people have who only have Transformers: the packages that model cards name, in the versions of $(VENV).
+REMOTE := .venv-remote
+REMOTE_PACKAGES = $$($(BIN)/python -c 'from importlib.metadata import version; \
+	from kinetrack.hub_scripts.model_card import REMOTE_PACKAGES; \
+	print(*(f"{name}=={version(name).partition(chr(43))[0]}" for name in REMOTE_PACKAGES))')
+
 .DEFAULT_GOAL := help
-.PHONY: help install analyze demo test test-common test-browser test-oldest lint format train-smoke bundle bench clean
+.PHONY: help install analyze demo test test-common test-browser test-oldest test-remote lint format train-smoke bundle bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +79,15 @@ $(OLDEST)/.installed: pyproject.toml | $(BIN)/python
 test-oldest: $(OLDEST)/.installed ## Run what touches Transformers with the oldest supported version of it
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 $(OLDEST_TESTS)
 
+$(REMOTE)/.installed: pyproject.toml | $(DEVELOPMENT)
+	@echo "Installing only what remote users need into $(REMOTE) (once; a few minutes)"
+	@$(PYTHON) -m venv --clear $(REMOTE)
+	@$(REMOTE)/bin/python -m pip install --quiet --disable-pip-version-check $(REMOTE_PACKAGES)
+	@touch $@
+
+test-remote: $(DEVELOPMENT) $(REMOTE)/.installed ## Run the README's Transformers-only script where KineTrack is not installed
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/remote
+
 lint: $(DEVELOPMENT) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,4 +106,4 @@ bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the associati
 	$(BIN)/kinetrack benchmark --output kinetrack-benchmark
 
 clean: ## Remove .venv and everything else that make created
-	rm -rf $(VENV) $(OLDEST) .transformers-tests build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(REMOTE) .transformers-tests build dist *.egg-info .pytest_cache .ruff_cache
