@@ -428,7 +428,7 @@ def main() -> None:
 
     Set KINETRACK_DEBUG=1 to see where an error came from.
     """
-    from .console import one_line, prepare_console
+    from .console import is_bad_input, one_line, prepare_console
 
     prepare_console()
     try:
@@ -437,8 +437,8 @@ def main() -> None:
         if end.code == 130:
             print("Interrupted. No unfinished file was left behind.", file=sys.stderr)
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError, ArithmeticError) as error:
-        if os.environ.get("KINETRACK_DEBUG"):
+    except Exception as error:
+        if not is_bad_input(error) or os.environ.get("KINETRACK_DEBUG"):
             raise
         print(f"Error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)

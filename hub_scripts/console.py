@@ -13,6 +13,16 @@ _EXTRAS = {
 }
 
 
+# What a person can put right. Two libraries have errors of their own for it.
+_BAD_INPUT = (OSError, ValueError, ImportError, RuntimeError, MemoryError, ArithmeticError)
+_BAD_INPUT_NAMES = {"StrictDataclassError", "SafetensorError"}
+
+
+def is_bad_input(error: BaseException) -> bool:
+    """Whether an error is about what was given, not a mistake in this package, which keeps its traceback."""
+    return isinstance(error, _BAD_INPUT) or any(kind.__name__ in _BAD_INPUT_NAMES for kind in type(error).__mro__)
+
+
 def prepare_console() -> None:
     """Makes `kill` end a run as cleanly as Ctrl-C, and other libraries' loading bars stay away."""
     if sys.argv[1:2] not in (["push"], ["push-space"]):  # an upload shows how far it is

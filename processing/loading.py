@@ -52,8 +52,8 @@ def load_model(
         >>> import kinetrack
         >>> model, processor = kinetrack.load_model("kinetrack-nano", device="cpu")  # doctest: +SKIP
     """
-    import torch
-    from transformers import AutoConfig, AutoModel, AutoVideoProcessor
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig, AutoVideoProcessor
 
     from .graphs.backends import accelerate, check_backend, is_exported, load_exported
 
@@ -64,6 +64,8 @@ def load_model(
         config = AutoConfig.from_pretrained(location)
     except (OSError, KeyError) as error:
         raise FileNotFoundError(f"There is no model {name!r} that can be loaded: {_first_line(error)}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"The configuration of {name} is wrong: {' '.join(str(error).split())}") from error
     if config.model_type != "kinetrack":
         raise ValueError(f"{name} is a {config.model_type!r} model; expected one of type 'kinetrack'.")
     if not config.trained and not allow_untrained:
@@ -76,19 +78,54 @@ def load_model(
     for architecture in config.architectures or []:
         if architecture in _HEAD_LEFT_OUT:
             setattr(config, _HEAD_LEFT_OUT[architecture], False)
+    network = _read_weights(name, location, config)
     try:
-        network, report = AutoModel.from_pretrained(
-            location, config=config, dtype=torch.float32, output_loading_info=True, use_safetensors=True
-        )
         processor = AutoVideoProcessor.from_pretrained(location)
     except OSError as error:
         raise FileNotFoundError(f"The model {name} is incomplete: {_first_line(error)}") from error
+    return accelerate(network.eval().to(target), backend or "torch"), processor
+
+
+def _read_weights(name: str, location: str, config):
+    """The model with its weights, all of them there, of the right shape and finite."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModel
+
+    try:
+        network, report = AutoModel.from_pretrained(
+            location,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below
+        )
+    except OSError as error:
+        raise FileNotFoundError(f"The model {name} is incomplete: {_first_line(error)}") from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {name} cannot be read ({_first_line(error)}): the file is damaged, cut off, or a pointer "
+            "of Git LFS. Copy or download it again."
+        ) from error
+    if report["mismatched_keys"]:
+        key, given, wanted = sorted(report["mismatched_keys"])[0]
+        raise ValueError(
+            f"The weights of {name} do not fit its configuration: {key} has the shape {tuple(given)}, and config.json "
+            f"(labels, sizes) asks for {tuple(wanted)}. They have to come from the same training."
+        )
     if report["missing_keys"]:
         raise ValueError(
             f"The weights of {name} lack {len(report['missing_keys'])} tensors that its configuration asks for, such "
             f"as {sorted(report['missing_keys'])[0]}. Save it again with `save_pretrained`."
         )
-    return accelerate(network.eval().to(target), backend or "torch"), processor
+    broken = [key for key, value in network.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(
+            f"The weights of {name} hold values that are not finite (NaN or infinity), such as in {broken[0]}. The "
+            "training that made them has diverged; take an earlier checkpoint."
+        )
+    return network
 
 
 def _locate(model: str | os.PathLike) -> str:

@@ -134,7 +134,10 @@ def rgb_frame(
         ValueError: values that are not finite or out of range, or a shape that is no picture.
     """
     if isinstance(frame, Image.Image):
-        return _from_pil(frame)
+        if frame.mode not in ("F", "I"):
+            return _from_pil(frame)
+        frame = np.asarray(frame)  # (H, W) of floats or whole numbers, which PIL would cut off at 0 and 255
+        unit_range = None
     if isinstance(frame, torch.Tensor):
         frame = frame.detach().cpu()
     elif not isinstance(frame, np.ndarray):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from kinetrack.hub_scripts import cli, console
+from PIL import Image
 
 FILES = ["analysis.json", "annotated.mp4", "summary.png", "tracks.txt"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
@@ -196,6 +198,32 @@ def test_missing_pyav_says_what_to_install(analyze, video_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, err = analyze(video_path)
     assert code == 1 and len(errors(err)) == 1 and "pip install av" in err and "Traceback" not in err
+
+
+def test_a_picture_that_holds_nan_ends_with_one_line(analyze, tmp_path):
+    picture = np.full((64, 96), 0.5, np.float32)
+    picture[3, 3] = np.nan
+    Image.fromarray(picture).save(tmp_path / "measured.tiff")
+    code, _, err = analyze(tmp_path / "measured.tiff")
+    assert code == 1 and len(errors(err)) == 1 and "not finite" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_for_another_number_of_labels_end_with_one_line(run, model_folder, video_path, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "walk"}, "label2id": {"walk": 0}}))
+    code, _, err = run("analyze", video_path, "--model", folder, "-o", tmp_path / "out")
+    assert code == 1 and len(errors(err)) == 1 and "do not fit its configuration" in err and "Traceback" not in err
+
+
+def test_wrong_settings_and_damaged_weights_are_bad_input_and_mistakes_are_not():
+    from safetensors import SafetensorError
+
+    with pytest.raises(Exception, match="scan") as wrong:
+        kinetrack.KineTrackConfig(scan="fast")
+    assert console.is_bad_input(wrong.value) and console.is_bad_input(SafetensorError("cut off"))
+    assert not console.is_bad_input(KeyError("a key")) and not console.is_bad_input(AssertionError())
 
 
 def test_an_untrained_model_is_refused_and_the_option_named(run, untrained_model_folder, video_path, tmp_path):

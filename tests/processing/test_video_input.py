@@ -137,6 +137,15 @@ class TestInputs:
         assert values.max() == 1
         assert values.mean().abs() < 0.02
 
+    def test_images_of_floats_and_of_large_integers_keep_their_range(self, processor, tmp_path):
+        ramp = np.linspace(0, 1, 96 * 64, dtype=np.float32).reshape(64, 96)
+        Image.fromarray(ramp).save(tmp_path / "floats.tiff")
+        expected = pixels(processor, ramp[None, ..., None])
+        assert torch.equal(pixels(processor, tmp_path / "floats.tiff"), expected)
+        assert torch.equal(pixels(processor, [Image.fromarray(ramp)]), expected)
+        with pytest.raises(ValueError, match="0 to 255"):
+            processor([Image.fromarray(np.full((8, 8), 70000, np.int32))])
+
 
 class TestOneFrame:
     @pytest.mark.parametrize(
