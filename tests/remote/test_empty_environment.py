@@ -53,7 +53,7 @@ def test_the_readmes_ten_lines_print_the_tracks_and_actions_of_the_example(place
     assert len([line for line in script.splitlines() if line.strip()]) <= 10
     peak = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     label, actions, tracks, peak_kib = run_alone(place, f"{script}\n{peak}\n").splitlines()
-    found = kinetrack.analyze(EXAMPLE_VIDEO, device="cpu")
+    found = kinetrack.analyze(EXAMPLE_VIDEO, device="cpu", backend="torch")
     assert label in dict(found.actions)
     best = [(item["label"], pytest.approx(item["score"], abs=1e-3)) for item in ast.literal_eval(actions)]
     assert found.actions[:3] == best
