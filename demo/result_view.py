@@ -71,7 +71,7 @@ def headline(analysis: VideoAnalysis) -> str:
         f"{source['width']}×{source['height']}",
         clock_time(analysis.duration),
         f"{len(analysis.times)} frames",
-        *(f"{group}: {in_words(ranked[0][0])} {ranked[0][1]:.0%}" for group, ranked in analysis.groups.items()),
+        *map(in_words, analysis.group_phrases),
         f"{speed['frames_per_second']:.1f} frames/s here",
     ]
     return (

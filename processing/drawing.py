@@ -120,7 +120,7 @@ class FrameAnnotator:
         for name, probabilities in result.group_actions.items():
             labels = self.group_names.get(name, [])
             if len(labels) == len(probabilities):
-                parts.append(describe_action(probabilities, labels))
+                parts.append(f"{name}: {describe_action(probabilities, labels, self.action_threshold)}")
         return "  |  ".join(parts)
 
     def _label_places(self, shown: sv.Detections, names: list[str], height: int, width: int) -> sv.Detections:

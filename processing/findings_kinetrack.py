@@ -163,6 +163,19 @@ class VideoFindings:
         return found
 
     @property
+    def group_phrases(self) -> list[str]:
+        """What may be said of every further label group: `fight: noFight 91%`, or `fight: uncertain`.
+
+        The threshold is that of actions: few things are a fight, and a guess is no finding.
+        """
+        return [
+            f"{name}: {ranked[0][0]} {ranked[0][1]:.0%}"
+            if ranked[0][1] >= self.model["action_threshold"]
+            else f"{name}: {UNCERTAIN}"
+            for name, ranked in self.groups.items()
+        ]
+
+    @property
     def duration(self) -> float:
         """Seconds of the video; those from its first to its last frame where the source does not say."""
         if self.source.get("duration"):

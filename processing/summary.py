@@ -73,8 +73,7 @@ def _draw_header(part, analysis: VideoAnalysis) -> None:
     facts = [f"{source['width']}×{source['height']}", f"{analysis.duration:.1f} s", f"{len(analysis.times)} frames"]
     if analysis.settings["task"] != "actions":
         facts.append(f"{len(analysis.tracks)} tracks")
-    for group, ranked in analysis.groups.items():
-        facts.append(f"{group}: {ranked[0][0]} {ranked[0][1]:.0%}")
+    facts += analysis.group_phrases
     facts.append(f"model {analysis.model['name']}" + ("" if analysis.model["trained"] else " (UNTRAINED: noise)"))
     part.text(0.012, 0.88, headline, fontsize=17, fontweight="bold", color=_INK, va="top")
     part.text(0.012, 0.08, "   ·   ".join(facts), fontsize=10.5, color="#505861", va="bottom")

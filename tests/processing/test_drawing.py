@@ -140,12 +140,13 @@ def test_label_at_the_right_edge_moves_inside():
 
 def test_banner_tells_the_clips_action_and_groups():
     annotator = FrameAnnotator(
-        240, 320, action_names=NAMES, action_threshold=0.5, group_names={"fight": ["noFight", "fight"]}
+        240, 320, action_names=NAMES, action_threshold=0.6, group_names={"fight": ["noFight", "fight"]}
     )
     groups = {"fight": np.array([0.9, 0.1])}
     sure = result_with([], clip=np.array([0.7, 0.2, 0.1]), groups=groups)
-    assert annotator.banner_text(sure) == "walk 70%  |  noFight 90%"
-    assert annotator.banner_text(result_with([], clip=np.array([0.4, 0.3, 0.3]))) == "uncertain (walk 40%)"
+    assert annotator.banner_text(sure) == "walk 70%  |  fight: noFight 90%"
+    unsure = result_with([], clip=np.array([0.4, 0.3, 0.3]), groups={"fight": np.array([0.45, 0.55])})
+    assert annotator.banner_text(unsure) == "uncertain (walk 40%)  |  fight: uncertain (fight 55%)"
     assert (drawn(sure, annotator)[:24, :100] != 100).any()
 
 

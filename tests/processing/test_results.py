@@ -120,6 +120,9 @@ def test_action_of_the_video_is_the_mean_of_its_windows():
     analysis = record([frame_result(index, clip=clip) for index, clip in enumerate(clips)])
     assert dict(analysis.actions)["walk"] == pytest.approx(0.7)
     assert analysis.groups == {"fight": [("noFight", pytest.approx(0.9)), ("fight", pytest.approx(0.1))]}
+    assert analysis.group_phrases == ["fight: noFight 90%"]
+    analysis.model = analysis.model | {"action_threshold": 0.95}
+    assert analysis.group_phrases == ["fight: uncertain"]
 
 
 def test_uniform_attention_is_one_everywhere_also_in_a_cut_window():
