@@ -88,9 +88,11 @@ class AcceleratedModel:
         """(B, 2) int64 rows and columns that show the frame; a stream's mask is always the same tensor."""
         if pixel_mask is None:
             return torch.tensor([[height, width]] * batch)
-        if self._content[0] is not pixel_mask:
-            self._content = pixel_mask, torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
-        return self._content[1]
+        mask, content = self._content  # read once: another thread's stream may come in between
+        if mask is not pixel_mask:
+            content = torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
+            self._content = pixel_mask, content
+        return content
 
 
 class ExportedParts:

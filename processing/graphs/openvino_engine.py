@@ -1,5 +1,6 @@
 """OpenVINO runs a graph on PyTorch tensors, without copying them; compiled once for every size of input."""
 
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -38,10 +39,15 @@ class OpenVinoEngine:
         self.inputs = {port.any_name: _symbolic(port) for port in self._model.inputs}
         self.outputs = [_output_name(port) for port in self._model.outputs]
         self._fixed_sizes, self._requests = fixed_sizes, OrderedDict()
+        self._lock = threading.Lock()
 
     def run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Outputs by name for inputs by name; every output has memory of its own."""
+        """Outputs by name for inputs by name; every output has memory of its own. Threads wait for each other."""
         input_sizes(self.inputs, feeds)
+        with self._lock:
+            return self._run(feeds)
+
+    def _run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         request = self._request({name: tuple(feeds[name].shape) for name in self.inputs})
         kept = {name: tensor.contiguous() for name, tensor in feeds.items()}
         for name in self.inputs:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import kinetrack
 import numpy as np
@@ -21,6 +22,7 @@ from kinetrack.processing.graphs.graph_modules import clip_graph, region_graphs,
 from kinetrack.processing.graphs.onnx_engine import OnnxEngine
 from kinetrack.processing.graphs.onnx_files import write_onnx
 from kinetrack.processing.session_kinetrack import KineTrackSession
+from kinetrack.processing.stepping_kinetrack import step_sessions
 
 SIZES = [(1, 64, 96), (4, 64, 96), (1, 96, 64), (4, 128, 160)]
 MAPS = ("heatmap_logits", "distances", "embeddings", "spatial_attention", "last_hidden_state", "logits")
@@ -211,6 +213,34 @@ def test_session_gives_the_same_tracks_with_every_backend(model_folder, long_vid
 def run(folder, video, backend):
     session = KineTrackSession(*kinetrack.load_model(folder, "cpu", backend=backend))
     return list(session.run(str(video)))
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_streams_of_one_batch_get_what_each_would_get_alone(model_folder, frames, backend):
+    model, processor = kinetrack.load_model(model_folder, "cpu", backend=backend)
+    together, alone = ([KineTrackSession(model, processor) for _ in range(2)] for _ in range(2))
+    videos = frames, frames[::-1]
+    for pair in zip(*videos, strict=True):
+        for one, other in zip(
+            step_sessions(together, pair), [s.step(f) for s, f in zip(alone, pair, strict=True)], strict=True
+        ):
+            np.testing.assert_array_equal(one.track_ids, other.track_ids)
+            np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+            np.testing.assert_allclose(one.clip_action, other.clip_action, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_streams_in_threads_share_one_model(model_folder, frames, backend):
+    model, processor = kinetrack.load_model(model_folder, "cpu", backend=backend)
+
+    def last(video):
+        return list(KineTrackSession(model, processor).run(list(video)))[-1].clip_action
+
+    videos = frames, frames[::-1]
+    expected = [last(video) for video in videos]
+    with ThreadPoolExecutor(2) as pool:
+        for one, other in zip(pool.map(last, videos), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_state_of_one_backend_goes_on_with_another(model_folder, frames):
