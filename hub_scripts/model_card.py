@@ -299,13 +299,14 @@ def _speed(benchmark: dict) -> str:
         [
             found["video"],
             "×".join(str(side) for side in found["model_input"]),
+            found["backend"],
             f"{found['frames_per_second']:.1f}",
             *(f"{found['milliseconds'][stage]:.1f}" for stage in stages),
         ]
         for found in benchmark["speed"]
     ]
     return (
-        _table(["video", "model input", "frames a second", *(f"{stage}, ms" for stage in stages)], rows)
+        _table(["video", "model input", "backend", "frames a second", *(f"{stage}, ms" for stage in stages)], rows)
         + f"\n\n{machine.get('accelerator') or machine['processor']}, {machine['threads']} threads, PyTorch "
         f"{machine['torch']}, {machine['date'][:10]}; `kinetrack benchmark`."
     )

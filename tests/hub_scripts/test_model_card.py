@@ -61,7 +61,13 @@ def test_the_shipped_metadata_hold_the_scores_and_the_licence():
 def test_scores_names_and_speed_are_those_of_the_files(checkpoint):
     beside(checkpoint, "evaluation.json", {"tracking": {"STREET": SCORES}, "actions": {"actions": CLIPS}})
     milliseconds = {"decode": 1.0, "preprocess": 2.0, "model": 30.0, "association": 0.4}
-    row = {"video": "example", "model_input": [64, 96], "frames_per_second": 29.9, "milliseconds": milliseconds}
+    row = {
+        "video": "example",
+        "model_input": [64, 96],
+        "backend": "onnx",
+        "frames_per_second": 29.9,
+        "milliseconds": milliseconds,
+    }
     beside(checkpoint, "benchmark.json", {"machine": MACHINE, "speed": [row]})
     beside(
         checkpoint, "card_notes.md", "---\nlicense: mit\nevaluation: {actions: My clips}\n---\n## Results\n\nMine.\n"
@@ -74,7 +80,7 @@ def test_scores_names_and_speed_are_those_of_the_files(checkpoint):
     ]
     assert "| STREET | 51.2 | 50.0 | 52.0 | 61.0 | 71.0 | 81.0 | 3 | 4 | 5 | 6 |" in card.text
     assert "| My clips | 40 | 75.0 % | – | 70.0 % | 0.05 |" in card.text and "`sit` (10 %)" in card.text
-    assert "| example | 64×96 | 29.9 | 1.0 | 2.0 | 30.0 | 0.4 |" in card.text and "2026-01-02" in card.text
+    assert "| example | 64×96 | onnx | 29.9 | 1.0 | 2.0 | 30.0 | 0.4 |" in card.text and "2026-01-02" in card.text
     assert card.text.rstrip().index("Mine.") > card.text.index("My clips")
 
 

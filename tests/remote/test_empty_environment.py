@@ -11,7 +11,7 @@ from pathlib import Path
 
 import kinetrack
 import pytest
-from kinetrack.hub_scripts.benchmark import EXAMPLE_VIDEO
+from kinetrack.hub_scripts.benchmark_videos import EXAMPLE_VIDEO
 from kinetrack.hub_scripts.bundle import bundle
 from kinetrack.processing.loading import SHIPPED_MODELS
 
