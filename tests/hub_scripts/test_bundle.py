@@ -47,6 +47,7 @@ def edited(folder, place, **changes):
 def test_a_bundle_loads_without_the_package_from_a_folder_and_from_a_cache(made):
     found = prove_bundle(made)
     assert found["tasks"] == ["video-analysis", "video-classification"]
+    assert len(found["video-analysis"]["tracks"]) > 0 and found["video-analysis"]["tracks"][0]["actions"]
     assert found["classes"][1:3] == ["KineTrackForVideoAnalysis", "KineTrackForVideoClassification"]
     assert json.loads((made / "config.json").read_text())["auto_map"] == AUTO_MAP
     assert "Apache License" in (made / "LICENSE").read_text()
