@@ -13,6 +13,7 @@ from torch import nn
 
 from ..modeling.encoder_kinetrack import SeparableConv
 from ..modeling.loss_kinetrack import HeatmapTargets, focal_loss
+from ..modeling.processes_kinetrack import mean_over_processes
 
 # Standard deviation of a keypoint's Gaussian, as a share of the square root of the person's box.
 _SPREAD = 0.04
@@ -108,11 +109,11 @@ def keypoint_loss(config, logits: torch.Tensor, frame_labels: list, valid: torch
         for t, frame in enumerate(clip)
         if frame is not None and frame.get("keypoints") is not None and bool((frame["keypoints"][..., 2] > 0).any())
     ]
-    if not where:
+    if not mean_over_processes(torch.tensor(len(where), device=logits.device)):
         return None
     grid = (len(config.keypoints), *logits.shape[-2:], config.output_stride)
     targets = [keypoint_targets(frame_labels[b][t], *grid, valid[b]) for b, t in where]
-    rows, columns = torch.tensor(where, device=logits.device).unbind(1)
+    rows, columns = torch.tensor(where, device=logits.device, dtype=torch.long).reshape(-1, 2).unbind(1)
     return focal_loss(logits[rows, columns], targets, config.focal_alpha, config.focal_beta)
 
 

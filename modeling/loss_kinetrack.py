@@ -2,6 +2,10 @@
 
 Sources: penalty-reduced focal loss, CornerNet / CenterNet (arXiv 1808.01244, 1904.07850) with the elliptical Gaussians
 of TTFNet (arXiv 1909.00700); GIoU (arXiv 1902.09630); supervised contrastive loss (arXiv 2004.11362).
+
+In a training with several processes every loss is that of all their batches together: its sum over this process's
+labels, divided by the mean number of labels a process (see `processes_kinetrack`). A term is then switched off only
+where no process has labels for it.
 """
 
 from collections.abc import Sequence
@@ -10,6 +14,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torchvision.ops import generalized_box_iou_loss
+
+from ..modeling.processes_kinetrack import gather_rows, mean_over_processes, num_processes
 
 # Half of a box's side, times this, is three standard deviations of its heatmap Gaussian (TTFNet's alpha).
 _GAUSSIAN_EXTENT = 0.54
@@ -127,13 +133,16 @@ def focal_loss(logits: torch.Tensor, targets: Sequence[HeatmapTargets], alpha: f
     Shapes: logits (N, C, H, W), one target a frame -> scalar.
     """
     logits = logits.float().flatten(2)  # (N, C, G)
-    heatmap = torch.stack([t.heatmap for t in targets])
-    positive = torch.stack([t.positive_weight for t in targets])
-    negative = torch.stack([t.negative_weight for t in targets]) * (positive == 0)
+    heatmap, positive, negative = (
+        torch.stack([getattr(target, name) for target in targets]) if targets else torch.zeros_like(logits)
+        for name in ("heatmap", "positive_weight", "negative_weight")
+    )
+    negative = negative * (positive == 0)
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
     positive_loss = -positive * log_q.exp() ** alpha * log_p
     negative_loss = -negative * (1 - heatmap) ** beta * log_p.exp() ** alpha * log_q
-    return (positive_loss.sum() + negative_loss.sum()) / positive.sum().clamp(min=1)
+    count = mean_over_processes(positive.sum()).clamp(min=1 / num_processes())
+    return (positive_loss.sum() + negative_loss.sum()) / count
 
 
 def distance_loss(
@@ -143,28 +152,31 @@ def distance_loss(
 
     Shapes: distances (N, 4, H, W) in pixels of the model input -> scalar, or None where there is no box.
     """
-    width = distances.shape[-1]
+    width, nothing = distances.shape[-1], torch.zeros(0, device=distances.device)
     cells = [(t.box_index >= 0).nonzero().squeeze(1) for t in targets]
     rows = [torch.full_like(c, i) for i, c in enumerate(cells)]
     wanted = [
         frame["boxes"].to(device=distances.device, dtype=torch.float32)[t.kept][t.box_index[c]]
         for frame, t, c in zip(frames, targets, cells, strict=True)
     ]
-    weight = torch.cat([t.box_weight[c] for t, c in zip(targets, cells, strict=True)])  # (M,)
-    if not len(weight):
+    weight = torch.cat([nothing, *(t.box_weight[c] for t, c in zip(targets, cells, strict=True))])  # (M,)
+    count = mean_over_processes(weight.sum())
+    if not count:
         return None
-    row, cell = torch.cat(rows), torch.cat(cells)
+    row, cell = (torch.cat([nothing.long(), *parts]) for parts in (rows, cells))
     # One gather for all frames: a slice a frame would have its gradient spread over the whole map, every time.
     left, top, right, bottom = distances.flatten(2)[row, :, cell].float().unbind(-1)  # (M,) each
     x = (cell % width + 0.5) * stride
     y = (cell // width + 0.5) * stride
     predicted = torch.stack([x - left, y - top, x + right, y + bottom], dim=-1)  # (M, 4)
-    losses = generalized_box_iou_loss(predicted, torch.cat(wanted))
-    return (losses * weight).sum() / weight.sum().clamp(min=1)
+    losses = generalized_box_iou_loss(predicted, torch.cat([nothing.view(0, 4), *wanted]))
+    return (losses * weight).sum() / count.clamp(min=1 / num_processes())
 
 
 def identity_loss(embeddings: torch.Tensor, keys: torch.Tensor, frames: torch.Tensor, temperature: float):
     """Supervised contrastive loss in float32. Anchors without a positive in another frame are left out.
+
+    The embeddings of all training processes are compared with each other.
 
     Args:
         embeddings: (M, E) of unit length, at object centres.
@@ -175,23 +187,30 @@ def identity_loss(embeddings: torch.Tensor, keys: torch.Tensor, frames: torch.Te
     Returns:
         Scalar, or None where no anchor has a positive.
     """
-    same = (keys[:, None] == keys[None]) & (frames[:, None] != frames[None])  # (M, M)
-    anchors = same.any(1)
-    if not anchors.any():
+    everyone, begin = gather_rows(embeddings.float())  # (A, E)
+    moments, _ = gather_rows(torch.stack([keys.long(), frames.long() + (begin << 32)], dim=1))  # (A, 2)
+    own = slice(begin, begin + len(keys))
+    same_key, same_frame = (moments[own, None] == moments[None]).unbind(-1)  # (M, A) each
+    positive = same_key & ~same_frame
+    anchors = positive.any(1)
+    count = mean_over_processes(anchors.sum())
+    if not count:
         return None
-    similarity = embeddings.float() @ embeddings.float().T / temperature
-    similarity = similarity.masked_fill(torch.eye(len(keys), dtype=torch.bool, device=keys.device), float("-inf"))
-    log_probability = similarity.log_softmax(dim=1)
-    positives = log_probability.masked_fill(~same, 0).sum(1)[anchors] / same.sum(1)[anchors]
-    return -positives.mean()
+    similarity = everyone[own] @ everyone.T / temperature  # (M, A)
+    itself = (
+        torch.arange(len(everyone), device=keys.device) == begin + torch.arange(len(keys), device=keys.device)[:, None]
+    )
+    log_probability = similarity.masked_fill(itself, float("-inf")).log_softmax(dim=1)
+    positives = log_probability.masked_fill(~positive, 0).sum(1)[anchors] / positive.sum(1)[anchors]
+    return -positives.sum() / count
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor | None:
     """Cross-entropy with label smoothing; -100 marks a missing label, None is returned when all are missing."""
-    known = labels != -100
-    if not known.any():
+    count = mean_over_processes((labels != -100).sum())
+    if not count:
         return None
-    return F.cross_entropy(logits[known].float(), labels[known], label_smoothing=smoothing)
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum") / count
 
 
 def tracking_losses(config, heatmap_logits, distances, embeddings, frame_labels, valid) -> dict[str, torch.Tensor]:
@@ -218,33 +237,32 @@ def tracking_losses(config, heatmap_logits, distances, embeddings, frame_labels,
             f"lists of {[len(clip) for clip in frame_labels]}. Write None for a frame without annotation."
         )
     where = [(b, t) for b, clip in enumerate(frame_labels) for t, frame in enumerate(clip) if frame is not None]
-    if not where:
+    device = heatmap_logits.device
+    if not mean_over_processes(torch.tensor(len(where), device=device)):
         return {}
     height, width = heatmap_logits.shape[-2:]
     grid = (len(config.object_classes), height, width, config.output_stride, config.center_radius)
     frames = [frame_labels[b][t] for b, t in where]
     targets = [dense_targets(frame, *grid, valid[b]) for frame, (b, _) in zip(frames, where, strict=True)]
-    rows, columns = torch.tensor(where, device=heatmap_logits.device).unbind(1)
-    terms = {"heatmap": focal_loss(heatmap_logits[rows, columns], targets, config.focal_alpha, config.focal_beta)}
-    boxes = distance_loss(distances[rows, columns], targets, frames, config.output_stride)
-    if boxes is not None:
-        terms["box"] = boxes
+    rows, columns = torch.tensor(where, device=device, dtype=torch.long).reshape(-1, 2).unbind(1)
+    terms = {
+        "heatmap": focal_loss(heatmap_logits[rows, columns], targets, config.focal_alpha, config.focal_beta),
+        "box": distance_loss(distances[rows, columns], targets, frames, config.output_stride),
+    }
 
-    places, keys = [], []
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    places, keys = [torch.stack([nothing, nothing])], [nothing]
     for number, (frame, target) in enumerate(zip(frames, targets, strict=True)):
         if frame.get("track_ids") is None:
             continue
-        ids = frame["track_ids"].to(heatmap_logits.device)[target.kept]
+        ids = frame["track_ids"].to(device)[target.kept]
         center = target.centers[ids >= 0]
         places.append(torch.stack([torch.full_like(center, number), center]))  # (2, n)
         keys.append(ids[ids >= 0])
-    if places:
-        moment, cell = torch.cat(places, dim=1)  # (M,) each
-        vectors = embeddings.flatten(3)[rows[moment], columns[moment], :, cell]  # (M, E)
-        identity = identity_loss(vectors, torch.cat(keys), moment, config.contrastive_temperature)
-        if identity is not None:
-            terms["identity"] = identity
-    return terms
+    moment, cell = torch.cat(places, dim=1)  # (M,) each
+    vectors = embeddings.flatten(3)[rows[moment], columns[moment], :, cell]  # (M, E)
+    terms["identity"] = identity_loss(vectors, torch.cat(keys), moment, config.contrastive_temperature)
+    return {name: term for name, term in terms.items() if term is not None}
 
 
 def weighted_sum(terms: dict[str, torch.Tensor], weights: dict[str, float]) -> torch.Tensor | None:

@@ -13,6 +13,7 @@ from ..modeling.heads_kinetrack import ActionHead, TrackingHead
 from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, prior_bias
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
 from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
+from ..modeling.processes_kinetrack import mean_over_processes
 from ..modeling.propagation_kinetrack import TemporalPropagation
 
 
@@ -80,6 +81,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
         config: `KineTrackConfig`.
         with_pyramid: whether P is made even if the model has no keypoints to find in it.
     """
+
+    _keys_to_ignore_on_load_unexpected = [r"^action_head\.", r"^tracking_head\."]  # of checkpoints with heads
 
     def __init__(self, config: KineTrackConfig, with_pyramid: bool = True):
         super().__init__(config)
@@ -416,10 +419,10 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         height, width = (side * self.config.feature_stride for side in alpha.shape[-2:])
         overlap = self.kinetrack.region_overlap(pixel_mask, boxes, len(alpha), height, width, alpha.device)
         inside = (overlap.flatten(2).amax(-1) > 0) & labelled[:, None].to(overlap.device)  # (B, T)
-        if not inside.any():
+        if not (count := mean_over_processes(inside.sum())):
             return None
         share = (alpha * overlap.to(alpha.dtype)).flatten(2).sum(-1)[inside]
-        return -share.float().clamp(min=1e-6).log().mean()
+        return -share.float().clamp(min=1e-6).log().sum() / count
 
     def _detect(self, base, pixel_mask, shape):
         batch, length, _, height, width = shape
