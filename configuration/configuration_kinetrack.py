@@ -170,6 +170,21 @@ class KineTrackConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
     layer_norm_eps: float = 1e-5
 
+    # What `transformers.Trainer` need not collect over a whole evaluation: all but the logits of actions.
+    keys_to_ignore_at_inference = [
+        "group_logits",
+        "heatmap_logits",
+        "keypoint_logits",
+        "distances",
+        "embeddings",
+        "spatial_attention",
+        "temporal_attention",
+        "last_hidden_state",
+        "state",
+        "hidden_states",
+        "attentions",
+        "loss_terms",
+    ]
     # Strides of the two grids; the pyramid is built for these and nothing else.
     output_stride = 8
     feature_stride = 16
@@ -200,6 +215,16 @@ class KineTrackConfig(PreTrainedConfig):
             self.custom_pipelines = PipelineTasks(self.custom_pipelines)
         if self.id2label is not None and self.label2id is None:
             self.label2id = {name: index for index, name in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in the library, but new names of classes (`id2label`) bring their own number and `label2id`."""
+        if kwargs.get("id2label") is not None:
+            names = kwargs["id2label"]
+            kwargs.setdefault("label2id", {name: int(number) for number, name in names.items()})
+            if kwargs.get("num_labels") == len(names):
+                del kwargs["num_labels"]
+        return super().from_dict(config_dict, **kwargs)
 
     @classmethod
     def from_preset(cls, name: str, **overrides) -> "KineTrackConfig":

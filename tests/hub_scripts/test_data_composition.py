@@ -87,6 +87,9 @@ def test_a_backdrop_leaves_only_the_actor():
         sample = clips[(epoch, 0)]
         shown = ((sample["pixel_values_videos"][:, 0] + 1) * 127.5).round()
         assert (shown[:, 16:48, 48:80] == 200).all()
-        assert sample["labels"] == 0 and sample["frame_labels"] == [None] * 4  # nobody looked at the backdrop
+        assert sample["labels"] == 0
+        for labels in sample["frame_labels"]:  # nobody looked for people in the backdrop: all of it is ignored
+            assert labels["boxes"].tolist() == [[48, 16, 80, 48], [0, 0, 128, 64]]
+            assert labels["ignore"].tolist() == [False, True]
         drawn.append(shown[0, 0, 127].item())
     assert set(drawn) == {20, 200}  # either clip can be the backdrop
