@@ -82,7 +82,12 @@ def _corners(rows: np.ndarray) -> np.ndarray:
     return np.concatenate((rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]), axis=1).astype(np.float32)
 
 
-def read_mot_ground_truth(path: str | os.PathLike, sequence: str, min_visibility: float = 0.15) -> FrameBoxes:
+def read_mot_ground_truth(
+    path: str | os.PathLike,
+    sequence: str,
+    min_visibility: float = 0.15,
+    class_numbers: dict[int, int] | None = None,
+) -> FrameBoxes:
     """Reads `gt.txt` of MOTChallenge.
 
     Nine columns are the MOT16/17/20 and DanceTrack form (frame, id, x, y, w, h, mark, class, visibility), ten the MOT15
@@ -93,23 +98,34 @@ def read_mot_ground_truth(path: str | os.PathLike, sequence: str, min_visibility
         path: The file.
         sequence: Name that makes the identities unique.
         min_visibility: Pedestrians seen less than this are ignored: nothing of them can be learned.
+        class_numbers: For files with other objects than people: the model's class for each class of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Lines that are not numbers, or too few of them a line.
     """
     rows = read_rows(path)
-    marked = rows[:, 6] > 0
-    if rows.shape[1] == 9:
+    if rows.shape[1] < 7:
+        raise ValueError(f"{path}: expected at least 7 columns (frame, id, x, y, w, h, mark), got {rows.shape[1]}.")
+    marked, class_label = rows[:, 6] > 0, np.zeros(len(rows), np.int64)
+    if class_numbers is not None and rows.shape[1] >= 8:
+        kept = np.isin(rows[:, 7], list(class_numbers))
+        class_label[kept] = [class_numbers[int(number)] for number in rows[kept, 7]]
+        positive = marked & ((rows[:, 8] >= min_visibility) if rows.shape[1] >= 9 else True)
+    elif rows.shape[1] == 9:
         kind = rows[:, 7].astype(int)
         kept = (kind == PEDESTRIAN) | np.isin(kind, DISTRACTORS)
         positive = marked & (kind == PEDESTRIAN) & (rows[:, 8] >= min_visibility)
     else:
         kept, positive = np.ones(len(rows), bool), marked
-    rows, positive = rows[kept], positive[kept]
+    rows, positive, class_label = rows[kept], positive[kept], class_label[kept]
     return FrameBoxes(
         frame=rows[:, 0].astype(np.int64) - 1,
         xyxy=_corners(rows),
         track_id=np.where(positive, identity_key(sequence, rows[:, 1]), -1),
         ignore=~positive,
         weight=np.ones(len(rows), np.float32),
-        class_label=np.zeros(len(rows), np.int64),
+        class_label=class_label,
     )
 
 

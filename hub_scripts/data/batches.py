@@ -8,8 +8,13 @@ import torch
 from .clips import NO_LABEL
 
 
-def collate(samples: Sequence[dict]) -> dict:
+def collate(samples: Sequence[dict], always_regions: bool = False, groups: Sequence[str] = ()) -> dict:
     """Stacks samples of one form into the model's inputs.
+
+    Args:
+        samples: As the datasets give them.
+        always_regions: Give `region_boxes` also when no sample has an actor.
+        groups: Label groups to give also when no sample has them.
 
     Returns:
         `pixel_values_videos (B,T,3,H,W)`, `frame_mask (B,T)`, `pixel_mask (B,H,W)`, `labels (B,)` (-100: none),
@@ -17,7 +22,7 @@ def collate(samples: Sequence[dict]) -> dict:
         of the model input (NaN where the actor has no box; None when no sample has an actor), `names`.
     """
     regions = torch.stack([sample["region_boxes"] for sample in samples])  # (B, T, 4)
-    groups = sorted({name for sample in samples for name in sample["group_labels"]})
+    groups = sorted({name for sample in samples for name in sample["group_labels"]} | set(groups))
     return {
         "pixel_values_videos": torch.stack([sample["pixel_values_videos"] for sample in samples]),
         "frame_mask": torch.stack([sample["frame_mask"] for sample in samples]),
@@ -27,9 +32,14 @@ def collate(samples: Sequence[dict]) -> dict:
             name: torch.tensor([sample["group_labels"].get(name, NO_LABEL) for sample in samples]) for name in groups
         },
         "frame_labels": [sample["frame_labels"] for sample in samples],
-        "region_boxes": regions if bool(torch.isfinite(regions).any()) else None,
-        "names": [sample["names"] for sample in samples],
+        "region_boxes": regions if always_regions or bool(torch.isfinite(regions).any()) else None,
+        "names": [sample.get("names", "") for sample in samples],
     }
+
+
+def collate_inputs(samples: Sequence[dict]) -> dict:
+    """`collate` for `transformers.Trainer`: the model's arguments and nothing else."""
+    return {name: value for name, value in collate(samples).items() if name != "names" and value is not None}
 
 
 class BalancedBatches:

@@ -53,7 +53,7 @@ class _Clips(Dataset):
     def __init__(self, sources: Sequence[ClipSource], form: ClipForm, train: bool, seed: int):
         if not sources:
             raise ValueError("No clips to read: the folder is empty, or every clip is excluded by the split lists.")
-        self.sources, self.form, self.train, self.seed, self.epoch = list(sources), form, train, seed, 0
+        self.sources, self.form, self.train, self.seed, self.epoch = sources, form, train, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the draws of plain integer indices; `(epoch, index)` needs no call."""
@@ -257,7 +257,8 @@ class ActionClips(_Clips):
 
     def __init__(self, sources: Sequence[ClipSource], form: ClipForm | None = None, train: bool = True, seed: int = 0):
         super().__init__(sources, form or ACTION_FORM, train, seed)
-        self.strata = [source.stratum for source in self.sources]
+        # A list of many clips knows their strata without opening them.
+        self.strata = getattr(sources, "strata", None) or [source.stratum for source in self.sources]
 
     def __len__(self) -> int:
         return len(self.sources)

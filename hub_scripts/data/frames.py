@@ -8,6 +8,8 @@ pages that are read occupy memory, and they are shared between worker processes.
 import gc
 import hashlib
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from ...processing.container_kinetrack import open_pyav
 from ...processing.decoding_kinetrack import probe_video
 from ..atomic_files import atomic_path
+
+_SPARE_BYTES = 4 * 2**30  # what the cache leaves free on its disk
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
 
@@ -82,7 +86,7 @@ class FrameStore:
         """
         left, top, right, bottom = window or (0, 0, self.width, self.height)
         indices = [int(index) for index in indices]
-        if self._cache_file is None:
+        if self._cache_file is None or not self._fits_on_disk():
             wanted = self._decode(set(indices))
             return np.stack([wanted[index][top:bottom, left:right] for index in indices])
         frames = self._mapped()
@@ -94,6 +98,21 @@ class FrameStore:
                 self._fill_cache()
             self._array = np.load(self._cache_file, mmap_mode="r")
         return self._array
+
+    def _fits_on_disk(self) -> bool:
+        """Whether the cache may grow by this video; a disk that is full stops more than this run."""
+        if self._array is not None or self._cache_file.is_file():
+            return True
+        self._cache_file.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._cache_file.parent).free
+        if free - self.num_frames * self.height * self.width * 3 > _SPARE_BYTES:
+            return True
+        warnings.warn(
+            f"{self._cache_file.parent} has {free / 2**30:.1f} GiB left: from {self.path.name} on, videos are decoded "
+            "each time they are read. data.cache=null does so from the start.",
+            stacklevel=3,
+        )
+        return False
 
     def _fill_cache(self) -> None:
         self._cache_file.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ def read_sequence(
     part: tuple[int, int] | None = None,
     cache: str | os.PathLike | None = None,
     min_visibility: float = 0.15,
+    classes: list[str] | None = None,
 ) -> ClipSource:
     """Reads one MOTChallenge sequence folder.
 
@@ -37,8 +38,10 @@ def read_sequence(
         part: First and last frame in use, from 1.
         cache: Folder for decoded frames.
         min_visibility: Pedestrians seen less than this are ignored.
+        classes: The model's object classes, for a sequence whose `gt/labels.txt` names its own; else all are people.
 
     Raises:
+        ValueError: `part` does not lie in the sequence, or `labels.txt` names a class that is not in `classes`.
         FileNotFoundError: There is neither a video nor a folder of images, or no ground truth.
     """
     folder = Path(folder)
@@ -50,8 +53,27 @@ def read_sequence(
     first, last = part or (1, frames.num_frames)
     if not 1 <= first <= last <= frames.num_frames:
         raise ValueError(f"{name}: frames {first}-{last} do not lie within its {frames.num_frames} frames.")
-    boxes = read_mot_ground_truth(folder / "gt" / "gt.txt", name, min_visibility)
+    numbers = _class_numbers(folder, classes) if classes else None
+    boxes = read_mot_ground_truth(folder / "gt" / "gt.txt", name, min_visibility, numbers)
     return ClipSource(name, frames, first - 1, last, boxes, stratum=folder.name)
+
+
+def read_class_names(folder: Path) -> list[str] | None:
+    """Classes 1, 2, … of a sequence, from its `gt/labels.txt` as CVAT writes it; None without one."""
+    file = folder / "gt" / "labels.txt"
+    if not file.is_file():
+        return None
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _class_numbers(folder: Path, classes: list[str]) -> dict[int, int] | None:
+    """The model's class for each class of a sequence's file."""
+    own = read_class_names(folder)
+    if own is None:
+        return None
+    if set(own) - set(classes):
+        raise ValueError(f"{folder}: labels.txt names {sorted(set(own) - set(classes))}, the model knows {classes}.")
+    return {number: classes.index(name) for number, name in enumerate(own, start=1)}
 
 
 def _sequence_frame_rate(folder: Path) -> float | None:
@@ -78,13 +100,24 @@ def read_labelled_clip(
         label: Index of the action.
         group_labels: Index within each further label group.
     """
-    path = Path(root) / name
+    return open_clip(Path(root) / name, name, cache, label, group_labels)
+
+
+def open_clip(
+    path: Path,
+    name: str,
+    cache: str | os.PathLike | None = None,
+    label: int = NO_LABEL,
+    group_labels: dict[str, int] | None = None,
+) -> ClipSource:
+    """Opens one clip and reads the boxes that lie beside it or, by class, beside its part; see `read_labelled_clip`."""
     frames = FrameStore(path, cache=cache)
     part, file = path.parent.parent, f"{path.parent.name}/{path.stem}.txt"
     actor_file, people_file, keypoints_file = (
         part.with_name(f"{part.name}_{kind}") / file for kind in ("boxes", "people", "keypoints")
     )
-    actor = read_actor_boxes(actor_file, frames.num_frames) if actor_file.is_file() else None
+    actor_file = next((place for place in (path.with_suffix(".txt"), actor_file) if place.is_file()), None)
+    actor = None if actor_file is None else read_actor_boxes(actor_file, frames.num_frames)
     # Without a look for everybody, a person in the background would be taught as background.
     boxes = read_people(people_file, name, actor) if people_file.is_file() else None
     keypoints = (
@@ -140,6 +173,7 @@ def mot_sources(
     root = Path(root)
     if part == "dev":
         items = [parse_item(item) for item in read_split("dev", splits) if item.startswith("mot/")]
+        items = [item for item in items if (root / item[0]).is_dir()]
         return [read_sequence(root / name, name, frames, cache, min_visibility) for name, frames in sorted(items)]
     if part not in ("train", "val"):
         raise ValueError(f"part={part!r}: expected 'train', 'dev' or 'val'.")
