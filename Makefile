@@ -96,7 +96,7 @@ format: $(DEVELOPMENT) ## Fix style and formatting where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-train-smoke: $(DEVELOPMENT) ## Train a few steps on made-up data, resume, evaluate
+train-smoke: $(DEVELOPMENT) ## Train a few steps on made-up data, resume, evaluate, bundle
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m train_smoke tests
 
 bundle: $(DEVELOPMENT) ## Make a Hub repository of the shipped model in ./kinetrack-bundle

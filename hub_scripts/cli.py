@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_data import add_data_commands
 from .cli_demo import add_demo_commands
 from .cli_export import add_export_command
 from .cli_hub import add_hub_commands
@@ -33,10 +34,11 @@ class Task(StrEnum):
 
 
 class Split(StrEnum):
-    """Committed lists of held-out data."""
+    """Held-out data: by committed lists, or the test part of a data set."""
 
     val = "val"
     dev = "dev"
+    test = "test"
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -215,27 +217,39 @@ def init(
 
 @app.command(
     epilog="[bold]Examples[/bold]\n\n"
+    "Fine-tune to your own classes:  [cyan]kinetrack train model=kinetrack-nano data=my_clips output=runs/my[/cyan]\n\n"
+    "Only the head, or with LoRA:  [cyan]kinetrack train model=kinetrack-nano data=my_clips model.finetune=head[/cyan]"
+    "\n\n"
     "Train, or go on where the last run stopped:  [cyan]kinetrack train hub_scripts/configs/nano.yaml "
     "data.root=data output=runs/nano[/cyan]\n\n"
-    "Change any setting:  [cyan]kinetrack train nano.yaml steps=500 data.actions.batch_size=2[/cyan]"
+    "Change any setting:  [cyan]kinetrack train nano.yaml steps=500 data.actions.batch_size=2[/cyan]\n\n"
+    "Many processes:  [cyan]accelerate launch -m kinetrack.hub_scripts.cli train nano.yaml[/cyan]"
 )
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file with the settings.", metavar="CONFIG.yaml")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="Settings that differ, dots for nesting.", metavar="KEY=VALUE")
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="YAML file with settings, or model=NAME to fine-tune; then settings that differ, dots for nesting.",
+            metavar="[CONFIG.yaml] [KEY=VALUE ...]",
+        ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew instead of resuming.")] = False,
 ) -> None:
-    r"""Train both tasks jointly on folders of MOT sequences and of labelled clips.
+    r"""Train on tracking sequences, on labelled clips, or on both jointly; fine-tune a model to your own classes.
+
+    data=PATH may be MOTChallenge sequences, videos in class folders, UCF-101, HMDB-51, a CSV file, or a data set of the
+    Hugging Face Hub; kinetrack data check PATH says what it makes of them.
 
     Needs  pip install -e '.\[train]'  in KineTrack's folder.
 
-    The trained model is written to OUTPUT/model, ready for  kinetrack analyze --model OUTPUT/model.
+    The trained model is written to OUTPUT/model, the best one so far to OUTPUT/best, ready for  kinetrack analyze
+    --model OUTPUT/model.
     """
     from .train import train as run_training
-    from .train_config import load_train_config
+    from .train_config import load_train_config, split_arguments
 
-    print(f"Trained model: {run_training(load_train_config(config, settings or []), resume=not fresh)}")
+    config, settings = split_arguments(arguments or [])
+    print(f"Trained model: {run_training(load_train_config(config, settings), resume=not fresh)}")
 
 
 @app.command(
@@ -252,8 +266,13 @@ def evaluate(
     task: TaskOption = Task.both,
     split: Annotated[
         Split | None,
-        typer.Option("--split", help="Only the held-out items: val for figures to report, dev for choosing settings."),
+        typer.Option(
+            "--split",
+            help="Only held-out items: val for figures to report, dev for choosing settings; test: the test part of "
+            "UCF-101, HMDB-51, a CSV file or class folders.",
+        ),
     ] = None,
+    fold: Annotated[int, typer.Option("--fold", help="Official split of UCF-101 or HMDB-51, with --split test.")] = 1,
     half: Annotated[
         Half | None,
         typer.Option(
@@ -283,6 +302,7 @@ def evaluate(
     threshold: ThresholdOption = None,
     size: SizeOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = Backend.auto,
     allow_untrained: UntrainedOption = False,
 ) -> None:
     r"""Score a model: HOTA, MOTA, IDF1 by TrackEval; actions of clips, and of people where they have boxes.
@@ -303,12 +323,14 @@ def evaluate(
         output,
         split=split and split.value,
         half=half and half.value,
+        fold=fold,
         detailed=not quick,
         ablations=tuple(kind.value for kind in ablation or ()),
         tracked_actors=tracked_actors,
         threshold=threshold,
         size=size,
         device=device,
+        backend=backend.value,
         allow_untrained=allow_untrained,
         progress=True,
     )
@@ -421,6 +443,7 @@ def benchmark(
 add_demo_commands(app)
 add_export_command(app)
 add_hub_commands(app)
+add_data_commands(app)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ def evaluate(
     *,
     split: str | None = None,
     half: str | None = None,
+    fold: int = 1,
     detailed: bool = False,
     ablations: tuple[str, ...] = (),
     tracked_actors: bool = False,
@@ -36,6 +37,7 @@ def evaluate(
     size: tuple[int, int] | None = None,
     tracker: dict | None = None,
     device: str | None = None,
+    backend: str | None = None,
     allow_untrained: bool = False,
     progress: bool = False,
 ) -> dict:
@@ -53,7 +55,9 @@ def evaluate(
         task: "tracking", "actions" or "both".
         output: folder for `evaluation.json`, `evaluation.md`, `tracks/<sequence>.txt` and figures.
         split: "val" or "dev": only what that committed list names below `data` (tracking on "val": `mot/val`).
+            "test": the test clips of UCF-101, HMDB-51, a CSV file or class folders.
         half: "val" for the second half of every sequence, "train" for the first, as MOT17 is usually split.
+        fold: which official split of UCF-101 or HMDB-51, for the split "test".
         detailed: also two actors, label stability, action detection and the labels of people in the sequences.
         ablations: any of `ABLATIONS`; each runs the sequences and clips once more.
         tracked_actors: two actors also through the boxes of the session's own tracks.
@@ -62,13 +66,14 @@ def evaluate(
         size: (height, width) of the model input, fitted to each video by default.
         tracker: settings of `KineTracker` other than the model's own.
         device: where `load_model` puts the model.
+        backend: what runs it, as for `load_model`; ablations need PyTorch, which is also the default.
         allow_untrained: accept a model whose `config.trained` is False.
         progress: show a progress bar.
 
     Returns:
-        `{"model", "data", "task", "tracking": {sequence: scores, "COMBINED": scores}, "actions": {group: scores},
-        "speed"}`; `actions` has the primary labels under "actions" and further groups under their names. With actors'
-        boxes also `"people"`; with `detailed`, as far as the data and the heads allow, `"two_actors"`,
+        `{"model", "data", "task", "backend", "tracking": {sequence: scores, "COMBINED": scores}, "actions": {group:
+        scores}, "speed"}`; `actions` has the primary labels under "actions" and further groups under their names. With
+        actors' boxes also `"people"`; with `detailed`, as far as the data and the heads allow, `"two_actors"`,
         `"label_stability"`, `"action_detection"` and `"people_labels"`; with `ablations`, `"ablations": {kind: …}`.
 
     Raises:
@@ -78,7 +83,7 @@ def evaluate(
     """
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}.")
-    items = list_items(data, split, half)
+    items = list_items(data, split, half, fold)
     sequences = [item for item in items if isinstance(item, Sequence)] if task != "actions" else []
     clips = [item for item in items if isinstance(item, LabelledClip)] if task != "tracking" else []
     if not sequences and not clips:
@@ -89,13 +94,17 @@ def evaluate(
     if isinstance(model, str | os.PathLike):
         from ..processing.loading import load_model
 
-        model = load_model(model, device, allow_untrained=allow_untrained)
+        chosen = "torch" if ablations and backend == "auto" else backend
+        model = load_model(model, device, allow_untrained=allow_untrained, backend=chosen)
     options = {"threshold": threshold, "size": size, "tracker": tracker, "allow_untrained": allow_untrained}
     evaluation = Evaluation(*model, sequences, clips, options)
+    if ablations and getattr(evaluation.model, "backend", "torch") != "torch":
+        raise ValueError(f"Ablations need backend='torch', not {backend!r}: they reach into the model.")
     for kind in ablations:
         with ablated(evaluation.model, kind):  # an unknown one is refused before hours of work
             pass
     report = {"model": str(name), "data": str(data) if not isinstance(data, list) else "listed items", "task": task}
+    report["backend"] = getattr(evaluation.model, "backend", "torch")
     stopwatch = Stopwatch()
     with _progress_bar((len(sequences) + len(clips)) * (1 + len(ablations)), progress) as advance:
         rows = evaluation.run(report, stopwatch, advance, with_labels=detailed)

@@ -2,7 +2,6 @@
 
 import configparser
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames, probe_video
+from .data.layouts import choose_part, class_names, list_clips
+from .data.sequences import middle_frame, one_of_each_detector
 from .data.sources import VIDEO_SUFFIXES
 from .data.splits import parse_item, read_split
 
@@ -46,23 +47,28 @@ class LabelledClip:
         return part.with_name(f"{part.name}_boxes") / self.path.parent.name / f"{self.path.stem}.txt"
 
 
-def list_items(data, split: str | None = None, half: str | None = None) -> list[Sequence | LabelledClip]:
+def list_items(data, split: str | None = None, half: str | None = None, fold: int = 1) -> list[Sequence | LabelledClip]:
     """What is to be evaluated, as a list.
 
     Args:
         data: a folder (see `find_items`) or a list of items.
-        split: "val" or "dev": only what that committed list names below `data`, and on "val" all of `mot/val`.
+        split: "val" or "dev": only what that committed list names below `data`, and on "val" all of `mot/val`; "test":
+            the test clips of a data set in one of `data.layouts.LAYOUTS`.
         half: "val" takes the second half of every sequence, "train" the first, split as CenterTrack (arXiv 2004.01177)
             and the trackers after it split MOT17; None leaves sequences whole.
+        fold: which official split of UCF-101 or HMDB-51, for "test".
 
     Raises:
         ValueError: no such split or half, or a half of a sequence of which only a part is listed.
         FileNotFoundError: no such folder.
     """
-    for name, value, known in (("split", split, ("val", "dev")), ("half", half, ("train", "val"))):
+    for name, value, known in (("split", split, ("val", "dev", "test")), ("half", half, ("train", "val"))):
         if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} or None, got {value!r}.")
-    items = _listed(Path(data), split) if isinstance(data, str | os.PathLike) else list(data)
+    if isinstance(data, str | os.PathLike):
+        items = _test_clips(Path(data), fold) if split == "test" else _listed(Path(data), split)
+    else:
+        items = list(data)
     if half is None:
         return items
     return [_half(item, half) if isinstance(item, Sequence) else item for item in items]
@@ -83,12 +89,20 @@ def _listed(root: Path, split: str | None) -> list[Sequence | LabelledClip]:
     return items
 
 
+def _test_clips(root: Path, fold: int) -> list[LabelledClip]:
+    table = choose_part(list_clips(root, fold=fold), "test")
+    names = class_names(table)
+    if not len(table):
+        raise ValueError(f"{root} has no test clips: expected a folder `test`, a `split` column or official lists.")
+    return [LabelledClip(Path(row["video"]["path"]), names[row["label"]]) for row in table]
+
+
 def _half(sequence: Sequence, half: str) -> Sequence:
     """One half; the first has the frame in the middle, as in the files that the field shares."""
     if sequence.part is not None:
         raise ValueError(f"{sequence.folder.name} is listed in part already ({sequence.part}); leave `half` out.")
     length = int(read_sequence_info(sequence.folder)["seqLength"])
-    middle = length // 2 + 1
+    middle = middle_frame(length)
     if middle >= length:
         raise ValueError(f"{sequence.folder.name} has {length} frames: too few for two halves.")
     return Sequence(sequence.folder, (1, middle) if half == "train" else (middle + 1, length))
@@ -107,10 +121,9 @@ def find_items(root: Path) -> list[Sequence | LabelledClip]:
     folders = sorted(file.parent.parent for file in root.rglob("gt/gt.txt"))
     if (root / "gt" / "gt.txt").is_file():
         folders = [root]
-    once = {re.sub(r"-(DPM|FRCNN|SDP)$", "", str(folder)): folder for folder in reversed(folders)}
     videos = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES)
     clips = [LabelledClip(path, path.parent.name) for path in videos if path.parent not in folders]
-    return [*map(Sequence, sorted(once.values())), *clips]
+    return [*map(Sequence, one_of_each_detector(folders)), *clips]
 
 
 def read_sequence_info(folder: Path) -> dict[str, int | float]:

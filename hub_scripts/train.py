@@ -1,80 +1,28 @@
-"""Trains both tasks jointly: every step sees a batch of MOT clips and a batch of labelled action clips."""
+"""Trains one task or both jointly: every step sees batches of tracked sequences, of labelled action clips, or of both.
 
-import json
+One process or many (`accelerate launch`), on a CPU or on GPUs: the same loop. What is done to a batch is in
+`train_objective`, what the weights do in `train_optimizer`, what stays on the disk in `train_checkpoint`.
+"""
+
+import contextlib
 import logging
-import math
-import os
-import shutil
 import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
-from ..modeling.attention_kinetrack import relative_entropy
-from ..processing.video_processing_kinetrack import KineTrackVideoProcessor
 from .atomic_files import write_json_atomically
+from .train_checkpoint import Progress, load_checkpoint, save_checkpoint, write_folder
 from .train_config import TrainConfig
 from .train_data import training_streams
-from .train_model import build_model, freeze_stages
+from .train_log import TrainingLog
+from .train_model import build_model, choose_learned, plain_model
+from .train_objective import LearnedBalance, Objective, freeze_unreached
+from .train_optimizer import WeightAverage, parameter_groups, warmup_cosine
 
 logger = logging.getLogger(__name__)
-
-
-class LearnedBalance(nn.Module):
-    """Weighs loss terms by learned homoscedastic uncertainty: sum of exp(-s) L + s (Kendall et al., arXiv 1705.07115).
-
-    A term counts only in steps in which it is active. These weights are the trainer's and never enter the model file.
-    """
-
-    def __init__(self, factors: dict[str, float], learned: bool):
-        super().__init__()
-        self.factors = factors
-        self.log_variances = nn.ParameterDict(
-            {name: nn.Parameter(torch.zeros(()), requires_grad=learned) for name in factors}
-        )
-
-    def forward(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Named scalars -> one scalar."""
-        total = 0.0
-        for name, term in terms.items():
-            kind = name.split("_")[0]
-            # Bounded, so that a task that is nearly solved cannot drown the others.
-            log_variance = self.log_variances[kind].clamp(-1.5, 1.5)
-            total = total + self.factors[kind] * (torch.exp(-log_variance) * term + log_variance)
-        return total
-
-
-def parameter_groups(model, balance: nn.Module, settings: TrainConfig) -> list[dict]:
-    """AdamW groups: backbone and new layers, with and without weight decay, and the balance."""
-    groups: dict[tuple[bool, bool], list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.dim() > 1 and "temporal_weight" not in name
-            groups.setdefault(("backbone" in name, decays), []).append(parameter)
-    result = [
-        {
-            "params": parameters,
-            "lr": settings.backbone_learning_rate if is_backbone else settings.learning_rate,
-            "weight_decay": settings.weight_decay if decays else 0.0,
-        }
-        for (is_backbone, decays), parameters in groups.items()
-    ]
-    learned = [parameter for parameter in balance.parameters() if parameter.requires_grad]
-    if learned:
-        result.append({"params": learned, "lr": settings.learning_rate, "weight_decay": 0.0})
-    return result
-
-
-def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Factor on the learning rate: linear warm-up, then half a cosine to zero."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
 def train(settings: TrainConfig, resume: bool = True) -> Path:
@@ -85,155 +33,179 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
         resume: whether to go on from the newest checkpoint in `settings.output`.
 
     Returns:
-        Folder of the trained model (exponential mean of the weights), ready for `from_pretrained`.
+        Folder of the trained model (exponential mean of the weights), ready for `from_pretrained`. The best one by
+        `settings.best_metric` lies beside it in `best`.
 
     Raises:
         FileNotFoundError: no data or no weights where the settings say.
+        ValueError: settings that do not fit each other or the data.
         FloatingPointError: a loss that is not finite; the message names the clips.
     """
-    output = Path(settings.output)
-    output.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    set_seed(settings.seed)
-    streams = training_streams(settings)
-    model, processor = build_model(settings, streams.labels)
-    streams.normalise(processor.image_mean, processor.image_std)
-    freeze_stages(model, settings.frozen_stages)
-    model.to(memory_format=torch.channels_last)
-    balance = LearnedBalance(model.config.loss_weights, settings.learned_balance)
-    optimizer = torch.optim.AdamW(parameter_groups(model, balance, settings))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, settings.warmup_steps, settings.steps)
-    )
-    model, balance, optimizer = accelerator.prepare(model, balance, optimizer)
-    averaged = AveragedModel(
-        accelerator.unwrap_model(model), multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=False
-    )
-    progress = Progress()
-    accelerator.register_for_checkpointing(averaged, schedule, progress)
+    run = TrainingRun(settings)
     if resume:
-        load_checkpoint(accelerator, output)
-    if accelerator.is_main_process:
-        write_json_atomically(output / "settings.json", settings.to_dict(), default=str)
+        run.resume()
+    return run.finish()
 
-    log = TrainingLog(output, settings, accelerator.is_main_process, progress.step)
-    saved = time.monotonic()
-    for batches in streams.steps(progress.step, settings.steps):
-        if progress.step > 0 and time.monotonic() - saved > settings.checkpoint_minutes * 60:
-            save_checkpoint(accelerator, output)
-            saved = time.monotonic()
-        model.train()
-        for batch in batches:
-            batch = to_device(batch, accelerator.device)
+
+class TrainingRun:
+    """A training from its first step, or from a checkpoint, to its last.
+
+    Args:
+        settings: see `TrainConfig`.
+    """
+
+    def __init__(self, settings: TrainConfig):
+        self.settings, self.output = settings, Path(settings.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.accelerator = accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.accumulation,
+        )
+        set_seed(settings.seed)
+        self.streams = training_streams(
+            settings, accelerator.process_index, accelerator.num_processes, accelerator.gradient_accumulation_steps
+        )
+        model, self.processor = build_model(settings, self.streams.labels, self.streams.tasks)
+        self.streams.normalise(self.processor.image_mean, self.processor.image_std)
+        self.config = model.config
+        model.to(memory_format=torch.channels_last)
+        if settings.gradient_checkpointing:
+            enable = getattr(model, "activation_checkpointing_enable", None)  # its name from Transformers 5.2x on
+            (enable or model.gradient_checkpointing_enable)()
+        if settings.compile:
+            model.kinetrack.encoder.compile(backend=settings.compile)
+        model = choose_learned(model, settings, self.streams.tasks)
+        objective = Objective(model, LearnedBalance(model.config.loss_weights, settings.learned_balance))
+        if accelerator.num_processes > 1:
+            freeze_unreached(objective, self.streams.form.canvas)
+        optimizer = torch.optim.AdamW(parameter_groups(objective, settings))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, settings.warmup_steps, settings.steps)
+        )
+        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.average = WeightAverage(self._bare_objective().model.parameters(), settings.ema_decay)
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.schedule, self.progress)
+        set_seed(settings.seed + accelerator.process_index)  # each process has dropout of its own
+
+    def resume(self) -> bool:
+        """Goes on from the newest checkpoint in the output folder; False if there is none."""
+        return load_checkpoint(self.accelerator, self.average, self.output)
+
+    def finish(self) -> Path:
+        """Trains from where the run stands to the last step; returns the folder of the model."""
+        settings, progress = self.settings, self.progress
+        if self.accelerator.is_main_process:
+            write_json_atomically(self.output / "settings.json", settings.to_dict(), default=str)
+        log = TrainingLog(self.output, settings, self.accelerator, progress, self.streams.epoch_steps)
+        saved = time.monotonic()
+        for batches in self.streams.steps(progress.step, settings.steps):
+            self._step(batches, log)
+            if (
+                settings.evaluate_every
+                and progress.step % settings.evaluate_every == 0 < settings.steps - progress.step
+            ):
+                self._evaluate(log)
+            if self._checkpoint_is_due(saved):
+                save_checkpoint(self.accelerator, self.average, self.output)
+                saved = time.monotonic()
+        self._evaluate(log)
+        save_checkpoint(self.accelerator, self.average, self.output)
+        log.close()
+        self.accelerator.wait_for_everyone()
+        return self.output / "model"
+
+    def _step(self, batches: list[dict], log: TrainingLog) -> None:
+        """One step of the optimiser on one batch of every stream, or several where gradients are accumulated."""
+        self.objective.train()
+        drawn = self.settings.picture_every and self.progress.step % self.settings.picture_every == 0
+        for number, batch in enumerate(batches, start=1):
+            batch = to_device(batch, self.accelerator.device)
             names = batch.pop("names")
-            with accelerator.autocast():
-                result = model(**batch)
-                loss = balance(result.loss_terms) if result.loss_terms else None
-            if loss is None:
-                continue
-            if not torch.isfinite(loss):
-                terms = {name: term.item() for name, term in result.loss_terms.items()}
-                raise FloatingPointError(f"Step {progress.step}: the loss is not finite, {terms}, on {list(names)}.")
-            accelerator.backward(loss)
-            log.add(result)
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        averaged.update_parameters(accelerator.unwrap_model(model))
-        progress.step += 1
-        log.step(progress.step, float(norm), schedule.get_last_lr(), balance)
-        if settings.evaluate_every and progress.step % settings.evaluate_every == 0 and accelerator.is_main_process:
-            save_model(averaged.module, processor, output / "model", trained=False)
-            log.write(streams.evaluate(averaged.module) | {"step": progress.step})
-    log.close()
-    save_checkpoint(accelerator, output)
-    if accelerator.is_main_process:
-        save_model(averaged.module, processor, output / "model", trained=True)
-        log.write(streams.evaluate(averaged.module) | {"step": progress.step})
-    return output / "model"
+            with contextlib.nullcontext() if number == len(batches) else self.accelerator.no_sync(self.objective):
+                loss, result = self.objective(batch)
+                if loss is None:
+                    continue
+                self._check(loss, result, names)
+                self.accelerator.backward(loss)
+            log.add(batch, result)
+            if drawn and number <= len(self.streams.tasks):
+                log.picture(batch, result, self.streams.form, names, self.progress.step)
+        self._touch_all()
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.average.update()
+        self.progress.step += 1
+        rates = {group["place"]: group["lr"] for group in self.optimizer.param_groups}
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        log.step(self.progress.step, float(norm or 0.0), rates, self._bare_objective().balance)
 
+    def _touch_all(self) -> None:
+        """What no batch reached has a gradient of zero, as it has in several processes: weights decay there as well."""
+        for parameter in self.objective.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
-class Progress:
-    """Where the run stands; saved with every checkpoint."""
-
-    def __init__(self):
-        self.step = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """For Accelerate."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """For Accelerate."""
-        self.step = state["step"]
-
-
-class TrainingLog:
-    """Progress bar, TensorBoard scalars and `log.jsonl`: mean loss by term, entropies of attention, learning rates."""
-
-    def __init__(self, output: Path, settings: TrainConfig, active: bool, start: int):
-        self.path, self.every, self.active = output / "log.jsonl", settings.log_every, active
-        self.bar = tqdm(total=settings.steps, initial=start, unit="step", disable=not active, dynamic_ncols=True)
-        self.board = None
-        if active:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(output / "tensorboard"))
-            except ImportError:
-                logger.warning("TensorBoard is not installed; only log.jsonl is written (pip install tensorboard).")
-        self.sums: dict[str, list[float]] = {}
-        self.started = time.monotonic()
-
-    def add(self, result) -> None:
-        """Takes note of one batch's output."""
-        for name, term in result.loss_terms.items():
-            self.sums.setdefault(name, []).append(float(term.detach()))
-        beta = result.temporal_attention.detach().float()
-        alpha = result.spatial_attention.detach().float().flatten(2)
-        for name, weights in (("alpha_entropy", alpha.flatten(0, 1)), ("beta_entropy", beta)):
-            self.sums.setdefault(name, []).append(float(relative_entropy(weights, weights > 0).mean()))
-
-    def step(self, step: int, norm: float, rates: list[float], balance) -> None:
-        """Moves the bar; writes a line every `log_every` steps."""
-        self.bar.update()
-        self.sums.setdefault("grad_norm", []).append(norm)
-        if step % self.every:
-            return
-        record = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in record.items() if "entropy" not in name})
-        scales = getattr(balance, "module", balance).log_variances
-        record |= {f"log_variance_{name}": float(value.detach()) for name, value in scales.items()}
-        record |= {"step": step, "learning_rate": max(rates), "seconds": time.monotonic() - self.started}
-        if record.get("alpha_entropy", 0) > 0.995:
-            logger.warning(
-                "Step %d: spatial attention is uniform (relative entropy %.4f).", step, record["alpha_entropy"]
+    def _check(self, loss: torch.Tensor, result, names: list[str]) -> None:
+        if not torch.isfinite(loss):
+            terms = {name: term.item() for name, term in (result.loss_terms or {}).items()}
+            raise FloatingPointError(
+                f"Step {self.progress.step}: the loss is not finite, {terms}, on {', '.join(names)}. Look at these "
+                "files with `kinetrack data check`, or lower learning_rate."
             )
-        self.sums = {}
-        self.write(record)
 
-    def write(self, record: dict) -> None:
-        """Appends a line to the log and to TensorBoard."""
-        if not self.active:
+    def _checkpoint_is_due(self, saved: float) -> bool:
+        if self.progress.step == self.settings.steps:
+            return False  # the last one follows
+        if self.settings.checkpoint_steps and self.progress.step % self.settings.checkpoint_steps == 0:
+            return True
+        due = time.monotonic() - saved > self.settings.checkpoint_minutes * 60
+        if self.accelerator.num_processes > 1:  # the clocks of the processes may differ
+            due = bool(self.accelerator.reduce(torch.tensor(float(due), device=self.accelerator.device), "max"))
+        return due
+
+    def _evaluate(self, log: TrainingLog) -> None:
+        """Judges the mean of the weights on the dev clips and saves it, and once more when it is the best so far."""
+        self.objective.eval()
+        with self.average.applied():
+            record = self.streams.evaluate(lambda batch: self.objective(batch)[1], self.accelerator, self.config)
+            self._save_model("model", trained=self.progress.step == self.settings.steps)
+            if record:
+                metric = self._best_metric(record)
+                if record[metric] > self.progress.best:
+                    self.progress.best = record[metric]
+                    self._save_model("best", trained=True)
+        log.write(record | {"step": self.progress.step})
+
+    def _best_metric(self, record: dict[str, float]) -> str:
+        metric = self.settings.best_metric or ("dev_top1" if "dev_top1" in record else next(iter(record)))
+        if metric not in record:
+            raise ValueError(f"best_metric={metric!r} was not measured. Choose one of {', '.join(record)}.")
+        return metric
+
+    def _save_model(self, name: str, trained: bool) -> None:
+        """Writes model and processor, whole or not at all; all processes take part where FSDP has cut the weights."""
+        learned = self._bare_objective().model
+        if hasattr(learned, "merge_and_unload"):
+            model, weights = plain_model(learned), None
+        else:
+            weights = self.accelerator.get_state_dict(self.objective)
+            weights = {key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")}
+            model = learned
+        if not self.accelerator.is_main_process:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({name: _rounded(value) for name, value in record.items()}) + "\n")
-        if self.board is not None:
-            for name, value in record.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(name, value, record["step"])
-            self.board.flush()
+        model.config.trained = trained
 
-    def close(self) -> None:
-        """Ends the bar."""
-        self.bar.close()
-        if self.board is not None:
-            self.board.flush()
+        def write(folder: Path) -> None:
+            model.save_pretrained(folder, state_dict=weights)
+            self.processor.save_pretrained(folder)
 
+        write_folder(self.output / name, write)
 
-def _rounded(value):
-    return round(value, 5) if isinstance(value, float) else value
+    def _bare_objective(self) -> Objective:
+        return self.accelerator.unwrap_model(self.objective)
 
 
 def to_device(batch: dict, device: torch.device) -> dict:
@@ -249,45 +221,3 @@ def to_device(batch: dict, device: torch.device) -> dict:
         return value
 
     return {key: move(value) for key, value in batch.items()}
-
-
-def save_model(model, processor: KineTrackVideoProcessor, folder: Path, trained: bool) -> None:
-    """Writes model and processor next to `folder` and swaps them in, so a half-written model is never seen."""
-    staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    model.config.trained = trained
-    model.save_pretrained(staging)
-    processor.save_pretrained(staging)
-    _swap(staging, folder)
-
-
-def save_checkpoint(accelerator: Accelerator, output: Path) -> None:
-    """Writes everything needed to go on: weights, optimiser, schedule, mean, RNG and position."""
-    folder = output / "checkpoint"
-    staging = folder.with_name("checkpoint.partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(staging, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(staging), safe_serialization=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        _swap(staging, folder)
-
-
-def load_checkpoint(accelerator: Accelerator, output: Path) -> None:
-    """Goes on from the newest complete checkpoint, if there is one."""
-    for name in ("checkpoint", "checkpoint.previous"):
-        if (output / name).is_dir():
-            accelerator.load_state(str(output / name))
-            logger.info("Resumed from %s.", output / name)
-            return
-
-
-def _swap(staging: Path, folder: Path) -> None:
-    """Puts a complete folder in the place of an older one; the older one is kept until then."""
-    previous = folder.with_name(folder.name + ".previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, previous)
-    os.replace(staging, folder)
-    shutil.rmtree(previous, ignore_errors=True)

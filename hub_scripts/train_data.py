@@ -1,59 +1,92 @@
-"""What a training step draws from, and how the model is judged on the dev list while it learns."""
+"""What a training step draws from, and how the model is judged on the dev clips while it learns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from ..processing.detection_kinetrack import decode_detections
+from .data.annotations import box_iou
 from .data.batches import BalancedBatches, collate
 from .data.clips import ACTION_FORM, MOT_FORM, ActionClips, MotClips, evaluation_form
-from .data.keypoints import JOINTS
-from .data.sources import action_names, action_sources, has_keypoints, mot_sources
+from .metrics.average_precision import average_precision, match_by_score
 from .train_config import StreamSettings, TrainConfig
+from .train_sources import open_data
 
 # Every action class weighs 1. Fights are two classes of 84 clips each, and sequences differ in length and variety.
 _ACTION_SHARES = {"fight": 2.5, "noFight": 2.5}
-_GROUPS = {"fight": ["noFight", "fight"]}
+_DEV_SEQUENCE_CLIPS = 24  # of 4 frames, spread evenly: a figure to compare steps by, not to report
 
 
 class TrainingStreams:
-    """Batches of both tasks for every step, and the dev list.
+    """Batches of every task for every step, and the dev clips.
+
+    Args:
+        settings: of the run.
+        rank: which process this is.
+        world_size: of how many.
+        accumulation: batches of every stream a step.
 
     Attributes:
-        labels: `id2label`, `label_groups` and, where the data have any, `keypoints` for the model's configuration.
+        tasks: "tracking", "actions" or both, in the order of a step's batches.
+        labels: what the data say about the model's configuration: `id2label`, `label_groups`,
+            `object_classes`, `keypoints`.
+        form: how the clips of the last stream are normalised.
+        epoch_steps: steps in which the largest of the data sets is drawn once.
     """
 
-    def __init__(self, settings: TrainConfig, rank: int = 0, world_size: int = 1):
-        self.settings = settings
+    def __init__(self, settings: TrainConfig, rank: int = 0, world_size: int = 1, accumulation: int = 1):
+        self.settings, self.rank, self.world_size, self.accumulation = settings, rank, world_size, accumulation
         self.normalisation: dict[str, tuple[float, ...]] = {}
-        data = settings.data
-        self.labels = {"id2label": dict(enumerate(action_names(data.root))), "label_groups": _GROUPS}
-        if has_keypoints(data.root):
-            self.labels["keypoints"] = JOINTS
+        self.data = open_data(settings)
+        self.tasks = list(self.data)
+        self.labels = {name: value for data in self.data.values() for name, value in data.labels.items()}
         self.loaders: list[tuple[BalancedBatches, DataLoader]] = []
-        for stream, make, shares in (
-            (data.tracking, self._sequences, None),
-            (data.actions, self._actions, True),
+        self.epoch_steps = 1.0
+        for task, stream, form, make, shares in (
+            ("tracking", settings.data.tracking, MOT_FORM, MotClips, _stratum_shares),
+            ("actions", settings.data.actions, ACTION_FORM, ActionClips, _action_shares),
         ):
-            if stream.batch_size == 0:
-                continue
-            clips = make(stream)
-            weights = _stratum_shares(clips.strata) if shares is None else _action_shares(clips.strata)
-            batches = BalancedBatches(
-                clips.strata, stream.batch_size, weights, settings.seed, settings.steps, rank, world_size
-            )
-            loader = DataLoader(
-                clips,
-                batch_sampler=batches,
-                collate_fn=collate,
-                num_workers=data.workers,
-                prefetch_factor=2 if data.workers else None,
-                pin_memory=torch.cuda.is_available(),
-            )
-            self.loaders.append((batches, loader))
-        if not self.loaders:
-            raise ValueError("Nothing to train on: data.tracking.batch_size and data.actions.batch_size are both 0.")
+            if task in self.data:
+                form = replace(form, num_frames=stream.num_frames, canvas=tuple(stream.size))
+                options = {"train": settings.data.augment, "seed": settings.seed} | self.data[task].options
+                clips = make(self.data[task].open("train"), form, **options)
+                self._add(clips, stream, shares)
+
+    def _add(self, clips: MotClips | ActionClips, stream: StreamSettings, shares: Callable) -> None:
+        settings, data = self.settings, self.settings.data
+        drawn = stream.batch_size * self.world_size * self.accumulation
+        self.epoch_steps = max(self.epoch_steps, len(clips) / drawn)
+        batches = BalancedBatches(
+            clips.strata, stream.batch_size, shares(clips.strata), settings.seed, None, self.rank, self.world_size
+        )
+        pinned = torch.cuda.is_available() if data.pin_memory is None else data.pin_memory
+        loader = DataLoader(
+            clips,
+            batch_sampler=batches,
+            collate_fn=self._collate(),
+            num_workers=data.workers,
+            prefetch_factor=2 if data.workers else None,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # its own, so that starting a loader leaves dropout's chance alone
+        )
+        self.loaders.append((batches, loader))
+
+    def _collate(self) -> Callable:
+        """Processes that train together must all have tubes and label groups, or they would wait for each other."""
+        if self.world_size == 1:
+            return collate
+        return partial(collate, always_regions=True, groups=tuple(self.labels.get("label_groups", ())))
+
+    @property
+    def form(self):
+        """How the clips of the last stream are made."""
+        return self.loaders[-1][1].dataset.form
 
     def normalise(self, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
         """Takes the model's normalisation of pixels (in 0..1) in place of the default, before the first step."""
@@ -61,48 +94,99 @@ class TrainingStreams:
         for _, loader in self.loaders:
             loader.dataset.form = replace(loader.dataset.form, **self.normalisation)
 
-    def steps(self, start: int, stop: int) -> Iterator[tuple[dict, ...]]:
-        """The batches of steps `start` to `stop`, one of each stream."""
+    def steps(self, start: int, stop: int) -> Iterator[list[dict]]:
+        """The batches of steps `start` to `stop`: one of each stream, as often as gradients are accumulated."""
         for batches, _ in self.loaders:
-            batches.position, batches.length = start, stop
-        return zip(*(loader for _, loader in self.loaders), strict=True)
-
-    def _sequences(self, stream: StreamSettings) -> MotClips:
-        form = replace(MOT_FORM, num_frames=stream.num_frames, canvas=tuple(stream.size))
-        sources = mot_sources(self.settings.data.root, "train", self.settings.data.cache)
-        names = list(self.labels["id2label"].values())
-        walking = {"labels": names.index("walk"), "group_labels": {"fight": 0}} if "walk" in names else None
-        return MotClips(sources, form, seed=self.settings.seed, walking=walking)
-
-    def _actions(self, stream: StreamSettings) -> ActionClips:
-        form = replace(ACTION_FORM, num_frames=stream.num_frames, canvas=tuple(stream.size))
-        return ActionClips(
-            action_sources(self.settings.data.root, "train", self.settings.data.cache), form, seed=self.settings.seed
-        )
+            batches.position, batches.length = start * self.accumulation, stop * self.accumulation
+        rounds = zip(*(loader for _, loader in self.loaders), strict=True)
+        for _ in range(start, stop):
+            yield [batch for _ in range(self.accumulation) for batch in next(rounds)]
 
     @torch.inference_mode()
-    def evaluate(self, model) -> dict[str, float]:
-        """Accuracy of actions and groups on the dev clips, whole clips at the model's frame rate."""
-        model.eval()
-        form = replace(ACTION_FORM, num_frames=16, **self.normalisation)
-        form = evaluation_form(form, (256, 320), model.config.frame_rate)
-        clips = ActionClips(action_sources(self.settings.data.root, "dev", self.settings.data.cache), form, train=False)
-        hits: dict[str, list[float]] = {}
-        for batch in DataLoader(clips, batch_size=4, collate_fn=collate):
-            inputs = {
-                name: batch[name].to(model.device) for name in ("pixel_values_videos", "frame_mask", "pixel_mask")
-            }
-            regions = batch["region_boxes"]
-            output = model(**inputs, region_boxes=None if regions is None else regions.to(model.device))
-            judged = {"top1": (output.logits, batch["labels"])}
-            if output.region_logits is not None:
-                judged["region_top1"] = (output.region_logits, batch["labels"])
-            judged |= {name: (output.group_logits[name], wanted) for name, wanted in batch["group_labels"].items()}
-            for name, (logits, wanted) in judged.items():
-                known = wanted != -100
-                right = logits.argmax(-1).cpu()[known] == wanted[known]
-                hits.setdefault(f"dev_{name}", []).extend(right.float().tolist())
-        return {name: sum(values) / len(values) for name, values in hits.items() if values}
+    def evaluate(self, predict: Callable[[dict], object], accelerator: Accelerator, config) -> dict[str, float]:
+        """Scores of the dev clips: whole clips at the model's frame rate, actions, groups and detections.
+
+        Args:
+            predict: from a batch to the model's output.
+            accelerator: each process takes its share of the clips.
+            config: the model's.
+
+        Returns:
+            `dev_top1`, `dev_region_top1`, `dev_<group>` (shares that are right) and `dev_ap50` (average precision of
+            detections at IoU 0.5, 0 to 1), as far as there are dev clips; the same in every process.
+        """
+        scores, mean_std = {}, self.normalisation
+        if "actions" in self.tasks and len(sources := self.data["actions"].open("dev")):
+            form = evaluation_form(replace(ACTION_FORM, num_frames=16, **mean_std), (256, 320), config.frame_rate)
+            clips = ActionClips(sources, form, train=False)
+            rows = self._each(clips, range(len(clips)), predict, accelerator, judge_actions)
+            names = dict.fromkeys(name for row in rows for name in row)
+            scores |= {f"dev_{name}": float(np.mean([row[name] for row in rows if name in row])) for name in names}
+        if "tracking" in self.tasks and (sources := self.data["tracking"].open("dev")):
+            form = evaluation_form(replace(MOT_FORM, num_frames=4, **mean_std), frame_rate=config.frame_rate)
+            clips = MotClips(sources, form, train=False)
+            chosen = np.unique(np.linspace(0, len(clips) - 1, _DEV_SEQUENCE_CLIPS).astype(int)).tolist()
+            rows = self._each(clips, chosen, predict, accelerator, judge_detections)
+            if wanted := sum(row["wanted"] for row in rows):
+                found, hits = (np.concatenate([row[key] for row in rows]) for key in ("scores", "hits"))
+                scores["dev_ap50"] = average_precision(found, hits, wanted)
+        return scores
+
+    def _each(self, clips: Dataset, chosen: Sequence[int], predict, accelerator, judge) -> list[dict]:
+        """Judgements of the chosen clips in order; every process runs as many batches, as FSDP wants it."""
+        rounds = -(-len(chosen) // accelerator.num_processes)
+        own = [(turn * accelerator.num_processes + accelerator.process_index) % len(chosen) for turn in range(rounds)]
+        rows = []
+        loader = DataLoader(
+            Subset(clips, [chosen[place] for place in own]),
+            batch_size=4,
+            collate_fn=collate,
+            generator=torch.Generator(),
+        )
+        for batch in loader:
+            inputs = {name: batch[name] for name in ("pixel_values_videos", "frame_mask", "pixel_mask", "region_boxes")}
+            inputs = {name: value if value is None else value.to(accelerator.device) for name, value in inputs.items()}
+            rows += judge(predict(inputs), batch)
+        by_place = dict(gather_object(list(zip(own, rows, strict=True))))
+        return [by_place[place] for place in range(len(chosen))]
+
+
+def judge_actions(output, batch: dict) -> list[dict[str, float]]:
+    """What is right about each clip of a batch, by name of the label group; only what has a label."""
+    judged = {"top1": (output.logits, batch["labels"])}
+    if output.region_logits is not None:
+        seen = torch.isfinite(batch["region_boxes"]).all(-1).any(1)  # (B,)
+        judged["region_top1"] = (output.region_logits, batch["labels"].where(seen, -100))
+    judged |= {name: (output.group_logits[name], wanted) for name, wanted in batch["group_labels"].items()}
+    rows: list[dict[str, float]] = [{} for _ in batch["labels"]]
+    for name, (logits, wanted) in judged.items():
+        for row, guess, label in zip(rows, logits.argmax(-1).tolist(), wanted.tolist(), strict=True):
+            if label != -100:
+                row[name] = float(guess == label)
+    return rows
+
+
+def judge_detections(output, batch: dict) -> list[dict]:
+    """Scores and hits of each clip's detections at IoU 0.5, and how many objects there were without ignored ones."""
+    rows = []
+    for number, clip in enumerate(batch["frame_labels"]):
+        maps = (output.heatmap_logits[number].float().cpu(), output.distances[number].float().cpu())
+        scores, hits, wanted = [np.zeros(0)], [np.zeros(0, bool)], 0
+        for frame, truth in zip(decode_detections(*maps, threshold=0.05), clip, strict=True):
+            if truth is None:
+                continue
+            ignore, labels = truth["ignore"].numpy(), truth["class_labels"].numpy()
+            found, kinds = frame["boxes"].numpy(), frame["labels"].numpy()
+            overlap = box_iou(found, truth["boxes"].numpy())  # (n, m)
+            excused = (overlap * ignore).max(1, initial=0.0) >= 0.5
+            overlap = overlap * (kinds[:, None] == labels[None])
+            right = match_by_score(frame["scores"].numpy(), overlap[:, ~ignore], 0.5)
+            counted = right | ~excused
+            scores.append(frame["scores"].numpy()[counted])
+            hits.append(right[counted])
+            wanted += int((~ignore).sum())
+        rows.append({"scores": np.concatenate(scores), "hits": np.concatenate(hits), "wanted": wanted})
+    return rows
 
 
 def _stratum_shares(strata: list[str]) -> dict[str, float]:
@@ -114,6 +198,8 @@ def _action_shares(strata: list[str]) -> dict[str, float]:
     return {name: _ACTION_SHARES.get(name.rsplit("/", 1)[-1], 1.0) for name in set(strata)}
 
 
-def training_streams(settings: TrainConfig, rank: int = 0, world_size: int = 1) -> TrainingStreams:
+def training_streams(
+    settings: TrainConfig, rank: int = 0, world_size: int = 1, accumulation: int = 1
+) -> TrainingStreams:
     """Opens the data of a run; see `TrainingStreams`."""
-    return TrainingStreams(settings, rank, world_size)
+    return TrainingStreams(settings, rank, world_size, accumulation)

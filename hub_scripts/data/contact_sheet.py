@@ -1,7 +1,7 @@
 """A picture of training samples with their boxes, to be looked at before a run is started.
 
-Positives are green (dark green where they count less than 1), ignored boxes grey, the actor red; padding is purple, and
-so is a frame that is masked out. Identities within the sequence are written on the boxes.
+Positives are green (dark green where they count less than 1), ignored boxes grey, the actor red, what a model found
+yellow; padding is purple, and so is a frame that is masked out. Identities within the sequence are written on boxes.
 """
 
 import argparse
@@ -16,9 +16,16 @@ from torch.utils.data import Dataset
 from ..atomic_files import atomic_path
 
 GREEN, DARK_GREEN, GREY, RED, PURPLE = (0, 255, 0), (0, 120, 0), (150, 150, 150), (255, 40, 40), (90, 0, 90)
+YELLOW = (255, 220, 0)
 
 
-def draw_sample(sample: dict, frames: Sequence[int], mean: Sequence[float], std: Sequence[float]):
+def draw_sample(
+    sample: dict,
+    frames: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    detections: Sequence[torch.Tensor] | None = None,
+):
     """Draws some frames of a sample side by side.
 
     Args:
@@ -26,6 +33,7 @@ def draw_sample(sample: dict, frames: Sequence[int], mean: Sequence[float], std:
         frames: Which of its frames.
         mean: Normalisation of the pixels, to be undone.
         std: Likewise.
+        detections: For every frame of the sample, `(n, 4)` boxes that a model found.
 
     Returns:
         A `PIL.Image`.
@@ -49,6 +57,8 @@ def draw_sample(sample: dict, frames: Sequence[int], mean: Sequence[float], std:
                 pen.rectangle(box, outline=colour, width=2)
                 if track_id >= 0:
                     pen.text((box[0] + 2, box[1] + 1), str(track_id % 2**24), fill=colour)
+        for x1, y1, x2, y2 in [] if detections is None else detections[t].tolist():
+            pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=YELLOW)
         region = sample["region_boxes"][t]
         if torch.isfinite(region).all():
             x1, y1, x2, y2 = region.tolist()

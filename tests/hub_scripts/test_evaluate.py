@@ -179,7 +179,7 @@ def test_what_cannot_be_evaluated_is_said_before_anything_runs(model, data, tmp_
     with pytest.raises(ValueError, match="task must be one of"):
         evaluate(model, data, task="detect")
     with pytest.raises(ValueError, match="split must be"):
-        evaluate(model, data, split="test")
+        evaluate(model, data, split="final")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         evaluate(model, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
