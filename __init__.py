@@ -22,6 +22,7 @@ _HOME_OF = {
     "VideoAnalysis": ".processing.results",
     "analyze": ".processing.analyze",
     "load_model": ".processing.loading",
+    "stream": ".processing.streaming",
 }
 
 if TYPE_CHECKING:  # the same names for editors and type checkers, which do not run __getattr__
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # the same names for editors and type checkers, which do not 
     from .processing.loading import load_model as load_model
     from .processing.results import VideoAnalysis as VideoAnalysis
     from .processing.session_kinetrack import KineTrackSession as KineTrackSession
+    from .processing.streaming import stream as stream
     from .processing.tracking_kinetrack import KineTracker as KineTracker
     from .processing.video_processing_kinetrack import KineTrackVideoProcessor as KineTrackVideoProcessor
 

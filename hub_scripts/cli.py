@@ -12,6 +12,18 @@ from .cli_data import add_data_commands
 from .cli_demo import add_demo_commands
 from .cli_export import add_export_command
 from .cli_hub import add_hub_commands
+from .cli_options import (
+    Backend,
+    BackendOption,
+    DeviceOption,
+    ModelOption,
+    SizeOption,
+    Task,
+    TaskOption,
+    ThresholdOption,
+    UntrainedOption,
+)
+from .cli_stream import add_stream_command
 
 app = typer.Typer(
     name="kinetrack",
@@ -20,17 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="What happens in a video, who is where, and who does what: one model, one pass.\n\n"
-    "Start with  [bold]kinetrack analyze my.mp4[/bold]  and open kinetrack-results/my/annotated.mp4.",
+    "Start with  [bold]kinetrack analyze my.mp4[/bold]  and open kinetrack-results/my/annotated.mp4, or watch a camera "
+    "with  [bold]kinetrack stream 0[/bold].",
     epilog="Each command explains itself: kinetrack COMMAND --help",
 )
-
-
-class Task(StrEnum):
-    """What a model is asked for."""
-
-    both = "both"
-    tracking = "tracking"
-    actions = "actions"
 
 
 class Split(StrEnum):
@@ -39,24 +44,6 @@ class Split(StrEnum):
     val = "val"
     dev = "dev"
     test = "test"
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`384x512` to (384, 512)."""
-    height, separator, width = text.lower().replace("×", "x").partition("x")
-    if not (separator and height.strip().isdecimal() and width.strip().isdecimal()):
-        raise typer.BadParameter(f"expected HEIGHTxWIDTH such as 352x640, got {text!r}")
-    return int(height), int(width)
-
-
-class Backend(StrEnum):
-    """What can run a model."""
-
-    auto = "auto"
-    torch = "torch"
-    compile = "compile"
-    onnx = "onnx"
-    openvino = "openvino"
 
 
 class Half(StrEnum):
@@ -71,38 +58,6 @@ class Ablation(StrEnum):
 
     reset = "reset"
     uniform = "uniform"
-
-
-ModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="Installed model, folder, or Hub id (owner/name).", metavar="MODEL")
-]
-TaskOption = Annotated[Task, typer.Option("--task", help="What to look for.")]
-ThresholdOption = Annotated[
-    float | None,
-    typer.Option(
-        "--threshold", help="Report objects from this score on, 0 to 1. \\[default: the model's]", metavar="P"
-    ),
-]
-SizeOption = Annotated[
-    tuple | None,
-    typer.Option(
-        "--size",
-        help="Pixels the model works on, such as 352x640; multiples of 32. \\[default: fitted to the video]",
-        metavar="HEIGHTxWIDTH",
-        parser=parse_size,
-    ),
-]
-DeviceOption = Annotated[
-    str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1 … \\[default: a GPU if there is one]", metavar="DEVICE"),
-]
-BackendOption = Annotated[
-    Backend,
-    typer.Option("--backend", help="What runs the model; auto: on a CPU the fastest exact one that is installed."),
-]
-UntrainedOption = Annotated[
-    bool, typer.Option("--allow-untrained", help="Run a model that was never trained; its results are noise.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -442,6 +397,7 @@ def benchmark(
 
 add_demo_commands(app)
 add_export_command(app)
+add_stream_command(app)
 add_hub_commands(app)
 add_data_commands(app)
 

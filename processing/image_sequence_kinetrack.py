@@ -25,9 +25,11 @@ class ImageSequence:
     def __init__(self, paths: list[os.PathLike], frame_rate: float):
         self.paths, self.frame_rate = paths, frame_rate
         self.report: Callable[[str], None] | None = None
+        self._first = 0
 
     def seek(self, time: float) -> None:
-        """Nothing to do: images before a time cost nothing until they are looked at."""
+        """Begins with the last image at or before a time, in seconds."""
+        self._first = min(int(time * self.frame_rate + 1e-6), len(self.paths) - 1)
 
     def decode(self) -> Iterator[tuple[np.ndarray, float]]:
         """Yields ((H, W, 3) uint8, seconds); an image that cannot be read is reported and left out.
@@ -36,7 +38,7 @@ class ImageSequence:
             VideoDecodeError: none of them can be read.
         """
         read = 0
-        for index, path in enumerate(self.paths):
+        for index, path in enumerate(self.paths[self._first :], start=self._first):
             try:
                 image = rgb_frame(open_image(path), index)
             except (OSError, ValueError) as error:

@@ -123,9 +123,10 @@ class StreamReader:
         self._sampler = FrameSampler(frame_rate)
         self._stop = stop or threading.Event()
         self._on_event = on_event or (lambda event: None)
-        self._last = None if position is None else position.time
-        self._index = 0 if position is None else position.index
-        self._seen = time.monotonic() - (0.0 if position is None else position.away)
+        self._position, self._skip_to = position, None
+        self._last: float | None = None  # seconds of the last frame
+        self._index = 0  # number of the next frame
+        self._seen = time.monotonic()  # when the last frame came
         self._size = None
 
     def frames(self) -> Iterator[ReadFrame]:
@@ -174,10 +175,7 @@ class StreamReader:
         opened.report = lambda what: self._tell("damaged", what)
         if self.is_live is None:
             self.is_live = opened.is_live
-        step, offset, skip_to = 1 / opened.frame_rate, None, None
-        if self._last is not None and not self.is_live and not follows:
-            skip_to = self._last
-            opened.seek(skip_to)
+        step, offset, skip_to = 1 / opened.frame_rate, None, self._resume(opened, again)
         self._announce_rate(opened.frame_rate, again)
         started = time.perf_counter()
         for frame, own_time in opened.decode():
@@ -188,22 +186,45 @@ class StreamReader:
             elif self.is_live:
                 offset = self._steady(own_time, offset, now, step)
             moment = own_time + offset
-            if skip_to is not None and moment <= skip_to + 1e-6:
-                started = time.perf_counter()
-                continue
             index, self._index = self._index, self._index + 1
             self._last, self._seen = moment, now
+            if skip_to is not None and moment <= skip_to + 1e-6:
+                self._index -= self._is_one
+                started = time.perf_counter()
+                continue
             self._announce_size(frame)
             if self._sampler.takes(moment) or unseen:
                 spent = time.perf_counter() - started
                 yield ReadFrame(opened.picture(frame), moment, index, unseen, now, spent)
             started = time.perf_counter()
 
+    @property
+    def _is_one(self) -> bool:
+        """Whether the source is one file, in which any time can be found; else it is read from its beginning."""
+        return len(self.source.targets) == 1
+
+    def _resume(self, opened, again: bool) -> float | None:
+        """Goes to where the source was left, if it can be read again; returns the time of the last frame known."""
+        position, self._position = self._position, None
+        if self.is_live or self.source.kind == "pipe":
+            if position is not None:
+                self._last, self._index = position.time, position.index
+                self._seen = time.monotonic() - position.away
+            return None
+        if position is not None:
+            self._skip_to = position.time
+            self._index = position.index if self._is_one else 0
+        elif again:
+            self._skip_to = self._last
+        if self._skip_to is not None and self._is_one:
+            opened.seek(self._skip_to)
+        return self._skip_to
+
     def _join(self, own_time: float, now: float, step: float, follows: bool) -> tuple[float, float]:
         """What to add to a new connection's times, and for how long nothing was seen before it."""
         if self._last is None:
             return 0.0, 0.0
-        if self.is_live:
+        if self.is_live or self.source.kind == "pipe":
             gap = max(step, now - self._seen)
             return self._last + gap - own_time, gap - step
         return (self._last + step - own_time if follows else 0.0), 0.0

@@ -10,9 +10,10 @@ from .results import compact_json
 from .sinks import VideoSink
 
 FRAMES, TRACKS, SEGMENT = "frames.jsonl", "tracks.txt", "annotated-{:06d}.mp4"
-# Lines reach the file at least this often, for whoever follows it; seconds.
+# Lines reach a file at least this often, for whoever follows it; seconds. A pipe gets each at once.
 _FLUSH_SECONDS = 1.0
 _TOP_ACTIONS = 3
+_USUAL_RATE = 25.0  # Hz, until it is known
 
 
 class _TextSink:
@@ -35,7 +36,7 @@ class _TextSink:
 
     def _write(self, text: str):
         self._file.write(text)
-        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+        if not self._owned or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self._flush()
 
     def _flush(self):
@@ -106,7 +107,6 @@ class SegmentSink:
     Args:
         folder: for the files.
         model: from `describe_model`.
-        frame_rate: Hz, about.
         seconds: length of a segment.
         keep: how many of the newest segments stay on the disk; None: all.
         append: numbers go on behind those that are there, instead of replacing them.
@@ -116,13 +116,13 @@ class SegmentSink:
         self,
         folder: str | os.PathLike,
         model: dict[str, Any],
-        frame_rate: float,
         seconds: float = 60.0,
         keep: int | None = None,
         append: bool = False,
     ):
-        self._folder, self._model, self._rate = Path(folder), model, frame_rate
+        self._folder, self._model = Path(folder), model
         self._seconds, self._keep = seconds, keep
+        self._rate, self._last = _USUAL_RATE, None
         for path in self._folder.glob(".annotated-*.partial.mp4"):  # of a run that was killed
             path.unlink(missing_ok=True)
         if not append:
@@ -137,7 +137,11 @@ class SegmentSink:
         from .drawing import annotator_for
 
         size = result.height, result.width
-        if self._video is not None and (size != self._size or result.time - self._begins >= self._seconds):
+        if self._last is not None:
+            # A long mean of the steps in time: what is drawn is what was looked at, at whatever rate that was.
+            self._rate += 0.02 * (1 / max(result.time - self._last, 1e-3) - self._rate)
+        self._last = result.time
+        if self._video is not None and (size != self._size or result.time - self._begins >= self._seconds - 1e-3):
             self._finish()
         if size != self._size:
             self._annotator, self._size = annotator_for(result, self._rate, self._model), size

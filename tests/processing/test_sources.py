@@ -1,5 +1,6 @@
 """What people call a source: cameras, addresses, folders, patterns, pipes, and lists of these."""
 
+import io
 import os
 import sys
 import threading
@@ -8,7 +9,7 @@ import time
 import av
 import numpy as np
 import pytest
-from broadcast import free_port, scene, sender
+from broadcast import free_port, scene, sender, transport_stream
 from kinetrack.processing.container_kinetrack import VideoDecodeError
 from kinetrack.processing.feed_kinetrack import FrameFeed
 from kinetrack.processing.live_kinetrack import StreamPosition
@@ -159,6 +160,11 @@ def test_raw_frames_come_through_a_pipe(monkeypatch, pixel_format):
     assert [frame.time for frame in frames] == pytest.approx(np.arange(5) / 50)
     for frame, image in zip(frames, images, strict=True):
         np.testing.assert_allclose(frame.image.astype(int), image, atol=2)
+
+
+def test_container_comes_through_a_pipe(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", type("Standard", (), {"buffer": io.BytesIO(transport_stream(20))}))
+    assert [round(25 * frame.time) for frame in read(find_source("-"))] == list(range(20))
 
 
 def test_raw_frame_is_seen_as_soon_as_it_is_complete(monkeypatch):

@@ -1,0 +1,213 @@
+"""Streams from source to files: one or several, to their end, to a stop, and over a restart."""
+
+import io
+import json
+import threading
+
+import av
+import numpy as np
+import pytest
+from broadcast import STALL, Broadcast, scene, send, transport_stream
+from kinetrack.processing.analyze import analyze
+from kinetrack.processing.live_kinetrack import Reconnect
+from kinetrack.processing.loading import load_model
+from kinetrack.processing.session_state_kinetrack import read_states
+from kinetrack.processing.streaming import OutputSettings, stream, unique_names
+
+
+@pytest.fixture(scope="module")
+def network(model_folder):
+    return load_model(model_folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory, make_video):
+    """40 frames of a wall that moves."""
+    path = tmp_path_factory.mktemp("recording") / "door.mp4"
+    return make_video(path, np.stack([scene(index) for index in range(40)]))
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def frames_of(path):
+    return [line for line in lines_of(path) if "event" not in line]
+
+
+def test_file_gives_the_tracks_of_analyze(network, recording, tmp_path):
+    (status,) = stream(recording, network, output=tmp_path)
+    assert (status.state, status.frames, status.dropped) == ("ended", 40, 0)
+    assert status.folder == tmp_path / "door"
+    analysis = analyze(recording, network)
+    assert (tmp_path / "door" / "tracks.txt").read_text() == analysis.to_mot()
+    frames = frames_of(tmp_path / "door" / "frames.jsonl")
+    assert [frame["frame_index"] for frame in frames] == list(range(40))
+    assert frames[7]["stream"] == "door" and frames[7]["time"] == pytest.approx(0.28)
+    assert {"id", "class", "box", "score", "action", "confidence", "actions"} == set(frames[7]["tracks"][0])
+
+
+def test_callbacks_get_everything(network, recording):
+    results, events, progress = [], [], []
+    stream(
+        recording,
+        network,
+        on_result=lambda name, result: results.append((name, result.frame_index)),
+        on_event=lambda name, event: events.append((name, event.kind)),
+        on_progress=progress.append,
+    )
+    assert results == [("door", index) for index in range(40)]
+    assert events == [("door", "connected")]
+    assert progress[-1][0].frames == 40 and progress[-1][0].latency > 0
+
+
+def test_several_sources_are_one_batch_and_equal_each_alone(network, recording, tmp_path, make_video, monkeypatch):
+    other = make_video(tmp_path / "yard.mp4", np.stack([scene(index + 30) for index in range(25)]))
+    batches, forward = [], type(network[0]).forward
+    monkeypatch.setattr(
+        type(network[0]), "forward", lambda self, x, *a, **k: batches.append(len(x)) or forward(self, x, *a, **k)
+    )
+    statuses = stream([recording, other, recording], network, output=tmp_path / "together")
+    assert [(status.name, status.frames) for status in statuses] == [("door", 40), ("yard", 25), ("door-2", 40)]
+    assert max(batches) == 3 and sum(batches) == 105
+    for path in (recording, other):
+        stream(path, network, output=tmp_path / "alone")
+    for name, alone in (("door", "door"), ("yard", "yard"), ("door-2", "door")):
+        ours = frames_of(tmp_path / "together" / name / "frames.jsonl")
+        theirs = frames_of(tmp_path / "alone" / alone / "frames.jsonl")
+        for one, expected in zip(ours, theirs, strict=True):
+            assert [t["id"] for t in one["tracks"]] == [t["id"] for t in expected["tracks"]]
+            for a, b in zip(one["tracks"], expected["tracks"], strict=True):
+                np.testing.assert_allclose(a["box"], b["box"], atol=0.02)
+
+
+def test_restart_goes_on_with_the_same_tracks(network, recording, tmp_path):
+    """Stopped after 15 frames and started again: together the two runs wrote what one run writes."""
+    state = tmp_path / "state.safetensors"
+    first = stream(recording, network, output=tmp_path / "two", state=state, max_frames=15)[0]
+    second = stream(recording, network, output=tmp_path / "two", state=state)[0]
+    assert (first.frames, second.frames) == (15, 25)
+    stream(recording, network, output=tmp_path / "one")
+    for name in ("tracks.txt", "frames.jsonl"):
+        ours, theirs = ((tmp_path / run / "door" / name).read_text() for run in ("two", "one"))
+        drop = [line for line in ours.splitlines() if '"event"' not in line]
+        assert drop == [line for line in theirs.splitlines() if '"event"' not in line]
+    assert stream(recording, network, state=state)[0].frames == 0
+
+
+def test_restart_of_a_live_source_keeps_identities(network, tmp_path):
+    sent, state = transport_stream(30), tmp_path / "state.safetensors"
+    ids = [[], []]
+    for run in ids:
+        with Broadcast(send(sent, STALL)) as camera:
+            stream(
+                camera.address,
+                network,
+                policy="every",
+                state=state,
+                max_frames=20,
+                threshold=0.3,
+                on_result=lambda name, result, run=run: run.append((result.time, set(result.track_ids.tolist()))),
+            )
+        # The address has another port each time; the state belongs to the name.
+        assert list(read_states(state)[0]) == ["127.0.0.1-door.ts"]
+    assert ids[1][0][0] > ids[0][-1][0]
+    assert set().union(*(seen for _, seen in ids[0])) & set().union(*(seen for _, seen in ids[1]))
+
+
+def test_states_of_streams_that_are_not_in_a_run_are_kept(network, recording, tmp_path, make_video):
+    state = tmp_path / "state.safetensors"
+    stream(recording, network, state=state, max_frames=3)
+    stream(make_video(tmp_path / "yard.mp4"), network, state=state, max_frames=3)
+    assert set(read_states(state)[0]) == {"door", "yard"}
+
+
+def test_stop_completes_all_files(network, recording, tmp_path):
+    stop = threading.Event()
+    (status,) = stream(
+        recording,
+        network,
+        output=OutputSettings(tmp_path, ("jsonl", "mot", "video")),
+        on_result=lambda name, result: result.frame_index == 12 and stop.set(),
+        stop=stop,
+    )
+    assert status.frames == 13
+    assert len(frames_of(tmp_path / "door" / "frames.jsonl")) == 13
+    with av.open(str(tmp_path / "door" / "annotated-000001.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 13
+    assert not [path for path in (tmp_path / "door").iterdir() if path.name.startswith(".")]
+
+
+def test_video_comes_in_segments_of_which_the_newest_are_kept(network, recording, tmp_path):
+    output = OutputSettings(tmp_path, ("video",), segment_seconds=0.4, keep_segments=2)
+    stream(recording, network, output=output)
+    files = sorted(path.name for path in (tmp_path / "door").iterdir())
+    assert files == ["annotated-000003.mp4", "annotated-000004.mp4"]
+    with av.open(str(tmp_path / "door" / files[0])) as video:
+        frames = list(video.decode(video=0))
+    assert len(frames) == 10 and frames[0].time == 0
+
+
+def test_change_of_size_begins_a_new_segment(network, tmp_path):
+    small, large = transport_stream(20), transport_stream(20, width=160, height=96, start=20)
+    output = OutputSettings(tmp_path, ("video", "jsonl"))
+    with Broadcast(send(small, large, STALL)) as camera:
+        (status,) = stream(camera.address, network, output=output, policy="every", max_frames=36)
+    sizes = []
+    for path in sorted(status.folder.glob("annotated-*.mp4")):
+        with av.open(str(path)) as video:
+            sizes.append((video.streams.video[0].width, video.streams.video[0].height))
+    assert sizes == [(96, 64), (160, 96)]
+    assert [line["event"] for line in lines_of(status.folder / "frames.jsonl") if "event" in line] == [
+        "connected",
+        "resized",
+    ]
+
+
+def test_source_that_fails_does_not_end_the_others(network, recording, tmp_path):
+    dead = "http://127.0.0.1:9/dead.ts"
+    statuses = stream([dead, recording], network, output=tmp_path)
+    assert [status.state for status in statuses] == ["failed", "ended"]
+    assert "cannot be opened" in str(statuses[0].error) and statuses[1].frames == 40
+    with pytest.raises(ValueError, match="cannot be opened"):
+        stream([dead], network)
+
+
+def test_live_source_that_breaks_off_counts_its_breaks(network, tmp_path):
+    sent = transport_stream(30)
+    with Broadcast(send(sent), send(sent, STALL)) as camera:
+        (status,) = stream(
+            camera.address, network, output=tmp_path, policy="every", reconnect=Reconnect(0.05, 0.1), max_frames=45
+        )
+    assert (status.breaks, status.frames) == (1, 45)
+    events = [line["event"] for line in lines_of(status.folder / "frames.jsonl") if "event" in line]
+    assert [kind for kind in events if kind != "damaged"] == ["connected", "disconnected", "reconnected"]
+
+
+def test_lines_of_all_streams_go_to_one_open_file(network, recording):
+    text = io.StringIO()
+    stream([recording, recording], network, output=OutputSettings(lines=text), max_frames=3)
+    assert sorted(json.loads(line)["stream"] for line in text.getvalue().splitlines() if "event" not in line) == (
+        ["door"] * 3 + ["door-2"] * 3
+    )
+
+
+def test_second_run_replaces_the_files_of_the_first(network, recording, tmp_path):
+    for count in (9, 4):
+        stream(recording, network, output=OutputSettings(tmp_path, ("jsonl", "video")), max_frames=count)
+    assert len(frames_of(tmp_path / "door" / "frames.jsonl")) == 4
+    assert [path.name for path in (tmp_path / "door").glob("*.mp4")] == ["annotated-000001.mp4"]
+
+
+def test_output_that_cannot_be_written_is_one_clear_error(network, recording, tmp_path):
+    (tmp_path / "door").write_text("a file in the way")
+    with pytest.raises(OSError, match="--output"):
+        stream(recording, network, output=tmp_path)
+    with pytest.raises(ValueError, match="no output 'csv'"):
+        OutputSettings(tmp_path, ("csv",))
+    with pytest.raises(ValueError, match="no source"):
+        stream([], network)
+
+
+def test_names_are_unique_whatever_the_case():
+    assert unique_names(["a", "A", "a"]) == ["a", "A-2", "a-3"]
