@@ -17,11 +17,11 @@ from .timeline import timeline
 BOXES = "boxes.csv"
 
 _DOWNLOADS = (
-    (ANNOTATED_VIDEO, "annotated", "Video", "MP4, with boxes"),
-    (TRACKS, "tracks", "Tracks", "MOTChallenge text"),
-    (ANALYSIS, "analysis", "Everything", "JSON"),
-    (BOXES, "boxes", "Boxes", "CSV"),
-    (SUMMARY, "summary", "Summary", "PNG"),
+    (ANNOTATED_VIDEO, "Video", "MP4, with boxes"),
+    (TRACKS, "Tracks", "MOTChallenge text"),
+    (ANALYSIS, "Everything", "JSON"),
+    (BOXES, "Boxes", "CSV"),
+    (SUMMARY, "Summary", "PNG"),
 )
 
 
@@ -46,7 +46,7 @@ def result_view(finished: Finished) -> str:
         + player(analysis)
         + timeline(analysis)
         + people_table(analysis, finished.evidence.portraits)
-        + downloads(analysis.output, Path(analysis.source["name"]).stem)
+        + downloads(analysis.output)
         + how_to_repeat(analysis, finished.choices)
         + "</article>"
     )
@@ -100,12 +100,12 @@ def player(analysis: VideoAnalysis, label: str = "Annotated video") -> str:
     )
 
 
-def downloads(folder: Path, stem: str) -> str:
+def downloads(folder: Path) -> str:
     """Links to the files."""
     links = "".join(
-        f'<a class="kt-download" href="{file_url(folder / name)}" data-file="{name}" '
-        f'download="{escape(stem)}-{suffix}{Path(name).suffix}"><b>{title}</b><span>{kind}</span></a>'
-        for name, suffix, title, kind in _DOWNLOADS
+        f'<a class="kt-download" href="{file_url(folder / name)}" download="{name}"><b>{title}</b>'
+        f"<span>{kind}</span></a>"
+        for name, title, kind in _DOWNLOADS
         if (folder / name).exists()
     )
     return f'<nav class="kt-downloads" aria-label="Downloads"><h3>Take it with you</h3><div>{links}</div></nav>'

@@ -14,6 +14,7 @@ from kinetrack.demo.context import UNKNOWN_ERROR, sentence
 from kinetrack.demo.controls import read_choices, read_page, read_size
 from kinetrack.demo.jobs import Choices
 from kinetrack.demo.limits import Refused
+from kinetrack.demo.work import work
 from kinetrack.processing.analyze import analyze
 
 
@@ -157,6 +158,13 @@ def test_files_of_a_visitor_are_deleted_when_the_visitor_leaves(demo, video_path
     visitor.close()
     demo.context.workspaces.close(visitor.session_hash)
     assert not [path for path in root.rglob("left-behind*") if path.is_file()]
+
+
+def test_an_upload_that_is_gone_is_a_sentence(context, tmp_path):
+    with pytest.raises(Refused, match="no longer here.*Upload it again"):
+        next(work(context, "a", "video", str(tmp_path / "gone.mp4"), Choices(context.options.models[0])))
+    with pytest.raises(Refused, match="Choose a video first"):
+        next(work(context, "a", "video", None, Choices(context.options.models[0])))
 
 
 def test_leaving_the_page_closes_the_workspace(demo):
