@@ -153,7 +153,9 @@ class Visitor:
         """Presses the button; returns the seconds until the result is there."""
         started = time.perf_counter()
         self.page.locator("#kt-run").click()
-        self.page.locator("#kt-result .kt-result video").wait_for(timeout=1000 * seconds * stretch())
+        result, error = self.page.locator("#kt-result .kt-result video"), self.page.locator("#kt-status .kt-error")
+        result.or_(error).first.wait_for(timeout=1000 * seconds * stretch())
+        assert not error.is_visible(), error.inner_text()
         return time.perf_counter() - started
 
     def wait_for_frame(self, place: str = "#kt-result") -> None:

@@ -68,19 +68,17 @@ def test_the_explanation_talks_about_this_very_clip(analysed):
     analysed.tab("Video")
 
 
-def test_a_camera_that_is_not_allowed_is_a_sentence(chromium, demo_url):
-    context = chromium.new_context()
-    page = context.new_page()
-    page.goto(demo_url)
-    page.evaluate(
+def test_a_camera_that_is_not_allowed_is_a_sentence(visit):
+    visitor = visit()
+    visitor.page.add_init_script(
         "navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', 'NotAllowedError'))"
     )
-    page.get_by_role("tab", name="Live").click()
-    page.get_by_role("button", name="Start the camera").click()
-    notice = page.locator(".kt-live-error")
+    visitor.open()
+    visitor.tab("Live")
+    visitor.page.get_by_role("button", name="Start the camera").click()
+    notice = visitor.page.locator(".kt-live-error")
     notice.wait_for()
     assert "The camera was not allowed" in notice.inner_text()
-    context.close()
 
 
 @pytest.mark.parametrize("codec", ["vp8", "mjpeg"])
