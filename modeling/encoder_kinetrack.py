@@ -12,6 +12,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..modeling.backbone_kinetrack import ChannelNorm, build_backbone, fit_strides
 
+# On a CPU the maps of a few frames stay in its caches; those of a long clip at once take twice the time a frame.
+_FRAMES_AT_ONCE = 4
+
 
 class SeparableConv(nn.Module):
     """Depthwise 3x3, pointwise 1x1, per-location normalisation, ReLU."""
@@ -86,6 +89,13 @@ class SpatialEncoder(GradientCheckpointingLayer):
         Raises:
             ValueError: H or W is no multiple of 32, or the backbone's strides are not 8, 16 and 32.
         """
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if frames.device.type != "cpu" or torch.is_grad_enabled() or tracing or len(frames) <= _FRAMES_AT_ONCE:
+            return self._encode(frames)
+        parts = zip(*map(self._encode, frames.split(_FRAMES_AT_ONCE)), strict=True)
+        return tuple(None if maps[0] is None else torch.cat(maps) for maps in parts)
+
+    def _encode(self, frames):
         height, width = frames.shape[-2:]
         if height % 32 or width % 32:
             raise ValueError(

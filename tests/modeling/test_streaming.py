@@ -286,3 +286,13 @@ def test_two_streams_through_one_model_do_not_touch(make_model, make_clip):
         states[which] = output.state
         if t == 4:
             assert torch.equal(output.logits, alone[which])
+
+
+def test_frames_of_a_long_clip_are_encoded_as_each_is_alone(make_model):
+    encoder, frames = make_model().kinetrack.encoder, torch.randn(10, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        together, alone = encoder(frames), [encoder(frame[None]) for frame in frames]
+    at_once = encoder(frames)  # with gradients there is one batch
+    for index, maps in enumerate(together):
+        torch.testing.assert_close(maps, torch.cat([one[index] for one in alone]))
+        torch.testing.assert_close(maps, at_once[index].detach())
