@@ -53,7 +53,7 @@ class TrainingStreams:
             ("actions", settings.data.actions, ACTION_FORM, ActionClips, _action_shares),
         ):
             if task in self.data:
-                form = replace(form, num_frames=stream.num_frames, canvas=tuple(stream.size))
+                form = replace(form, num_frames=stream.num_frames, canvas=tuple(stream.size), walkers=stream.walkers)
                 options = {"train": settings.data.augment, "seed": settings.seed} | self.data[task].options
                 clips = make(self.data[task].open("train"), form, **options)
                 self._add(clips, stream, shares)

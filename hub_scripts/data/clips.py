@@ -342,7 +342,7 @@ def draw_walker(
     return walkers[int(rng.integers(len(walkers)))] if walkers else None
 
 
-MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4, walkers=0.5)
+MOT_FORM = ClipForm(canvas=(320, 512), reverse=0.3, mosaic=0.4)
 ACTION_FORM = ClipForm(canvas=(224, 288), frame_rate=(6.0, 15.0), scale=(0.75, 1.35), fit=True, focus=0.9, backdrop=0.3)
 
 
