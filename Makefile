@@ -24,7 +24,7 @@ REMOTE_PACKAGES = $$($(BIN)/python -c 'from importlib.metadata import version; \
 	print(*(f"{name}=={version(name).partition(chr(43))[0]}" for name in REMOTE_PACKAGES))')
 
 .DEFAULT_GOAL := help
-.PHONY: help install analyze demo test test-common test-browser test-oldest test-remote lint format train-smoke bundle bench clean
+.PHONY: help install analyze demo test test-common test-browser test-oldest test-remote lint format train-smoke bundle bench soak clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ bundle: $(DEVELOPMENT) ## Make a Hub repository of the shipped model in ./kinetr
 
 bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the association
 	$(BIN)/kinetrack benchmark --output kinetrack-benchmark
+
+soak: $(DEVELOPMENT) ## Play the example 100,000 frames long, and a million made-up ones: does anything grow? (hours)
+	$(BIN)/python -m kinetrack.hub_scripts.soak --output kinetrack-soak
 
 clean: ## Remove .venv and everything else that make created
 	rm -rf $(VENV) $(OLDEST) $(REMOTE) .transformers-tests build dist *.egg-info .pytest_cache .ruff_cache

@@ -83,9 +83,9 @@ class Watch:
             rate = self.done / (self._told - self._started)
             self.report(f"{self.done} of {self.frames} frames, {rate:.0f} a second, {self.memory[-1]:.0f} MiB")
 
-    def tenths(self, values: list[float]) -> list[float]:
-        """Mean of each tenth of a run."""
-        return [float(np.mean(part)) for part in np.array_split(values, 10)]
+    def tenths(self, values: list[float], of: Callable = np.mean) -> list[float]:
+        """One number for each tenth of a run, its mean."""
+        return [float(of(part)) for part in np.array_split(values, 10)]
 
     def summary(self, created: int) -> dict:
         """What was measured.
@@ -99,7 +99,8 @@ class Watch:
         if len(self.memory) < 20:
             raise ValueError(f"A soak of {self.done} frames is too short to tell anything. Give it more --frames.")
         memory = self.tenths(self.memory)
-        spent = self.tenths(np.diff(self.seconds) * 1000 / self._every)
+        # Other programs slow a processor down now and then, and never speed it up: a tenth is its less disturbed part.
+        spent = self.tenths(np.diff(self.seconds) * 1000 / self._every, lambda part: np.quantile(part, 0.25))
         waited = self.tenths(np.diff(self.wall) * 1000 / self._every)
         ratio, slower = memory[-1] / memory[1], spent[-1] / spent[1]
         files, threads = self.tenths(self.files), self.tenths(self.threads)
