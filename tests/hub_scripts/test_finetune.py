@@ -191,5 +191,5 @@ def test_the_readme_example_runs(my_clips, model_folder, tmp_path, monkeypatch):
         example = example.replace(given, instead)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
-    model, _ = load_model(tmp_path / "my-model", "cpu", allow_untrained=True)
+    model, _ = load_model(tmp_path / "runs/mine/model", "cpu", allow_untrained=True)
     assert sorted(model.config.id2label.values()) == ["jump", "walk"]
