@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from .decoding_kinetrack import VideoFrame
 from .describing_kinetrack import describe_model
 from .feed_kinetrack import FrameFeed
@@ -150,6 +152,8 @@ def stream(
     if saved:
         output.append = True
     stop, arrived = stop or threading.Event(), threading.Condition()
+    if any(source.is_live is not False for source in found) or policy == "latest":
+        _warm_up(network, session_options)
     streams = []
     with contextlib.ExitStack() as stack:
         for name, source in zip(unique_names([source.name for source in found]), found, strict=True):
@@ -189,6 +193,13 @@ def unique_names(names: list[str]) -> list[str]:
 
 def _as_source(item, fps: float | None) -> StreamSource:
     return item if isinstance(item, StreamSource) else find_source(item, frame_rate=fps)
+
+
+def _warm_up(network, options: dict) -> None:
+    """Runs the model once on nothing: the first time takes many times as long, and a live source would not wait."""
+    session = KineTrackSession(*network, **options)
+    height, width = options.get("size") or (network[1].size["height"], network[1].size["width"])
+    session.step(np.zeros((height, width, 3), np.uint8), 0.0)
 
 
 def _restore(session: KineTrackSession, state: dict | None, away: float) -> StreamPosition | None:
@@ -312,7 +323,7 @@ class _Stream:
         status.dropped, status.tracks, status.time = self.feed.dropped, len(result.track_ids), result.time
         status.frames_per_second = self._rate.step(now)
         if frame.arrival is not None:
-            share = 0.1 if status.latency else 1.0
+            share = 0.2 if status.latency else 1.0
             status.latency += share * (now - frame.arrival - status.latency)
         if self.on_result is not None:
             self.on_result(self.name, result)
