@@ -72,8 +72,8 @@ class StreamSource:
             options=options,
             timeout=(OPEN_TIMEOUT, self.stall_timeout) if self.kind == "network" else None,
             follow_size=self.kind in ("network", "camera", "pipe"),
-            # Decoding several frames side by side delays each, and such a decoder leaves memory behind when it is closed:
-            # about a megabyte at 768x576, too much for sources that are opened thousands of times.
+            # Decoding frames side by side delays each, and such a decoder leaves memory behind when it is closed: about
+            # a megabyte at 768x576, too much for sources that are opened thousands of times.
             low_delay=self.kind != "file",
         ) as opened:
             yield opened

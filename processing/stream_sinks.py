@@ -13,7 +13,6 @@ FRAMES, TRACKS, SEGMENT = "frames.jsonl", "tracks.txt", "annotated-{:06d}.mp4"
 # Lines reach a file at least this often, for whoever follows it; seconds. A pipe gets each at once.
 _FLUSH_SECONDS = 1.0
 _TOP_ACTIONS = 3
-_USUAL_RATE = 25.0  # Hz, until it is known
 
 
 class _TextSink:
@@ -122,7 +121,7 @@ class SegmentSink:
     ):
         self._folder, self._model = Path(folder), model
         self._seconds, self._keep = seconds, keep
-        self._rate, self._last = _USUAL_RATE, None
+        self._rate, self._last = float(model["frame_rate"]), None  # the model's own, until it is known
         for path in self._folder.glob(".annotated-*.partial.mp4"):  # of a run that was killed
             path.unlink(missing_ok=True)
         if not append:
@@ -143,9 +142,8 @@ class SegmentSink:
         self._last = result.time
         if self._video is not None and (size != self._size or result.time - self._begins >= self._seconds - 1e-3):
             self._finish()
-        if size != self._size:
-            self._annotator, self._size = annotator_for(result, self._rate, self._model), size
         if self._video is None:
+            self._annotator, self._size = annotator_for(result, self._rate, self._model), size
             self._number += 1
             self._partial = self._folder / f".{SEGMENT.format(self._number)[:-4]}.partial.mp4"
             self._video, self._begins = VideoSink(self._partial, *size, self._rate), result.time
