@@ -60,9 +60,11 @@ def demo(options):
         blocks = module.launch(options, wait=False, quiet=True)
     finally:
         module.make_context = make
-    yield SimpleNamespace(url=blocks.local_url, context=contexts[0])
+    logger = logging.getLogger("kinetrack.processing")
+    quiet = logger.level
+    logger.setLevel(level)  # the session goes on with tests that read this log; see `client`
+    yield SimpleNamespace(url=blocks.local_url, context=contexts[0], quiet=quiet)
     blocks.close()
-    logging.getLogger("kinetrack.processing").setLevel(level)
 
 
 @pytest.fixture
@@ -70,6 +72,10 @@ def client(demo):
     """A new visitor."""
     from gradio_client import Client
 
+    logger = logging.getLogger("kinetrack.processing")
+    level = logger.level
+    logger.setLevel(demo.quiet)
     visitor = Client(demo.url, verbose=False)
     yield visitor
     visitor.close()
+    logger.setLevel(level)

@@ -56,8 +56,9 @@ def test_speed_is_split_by_stage(monkeypatch, tmp_path, video_path):
     assert [(row["video"], row["frames"]) for row in rows] == [("small", 12), ("wide", 12)]
     for row in rows:
         assert set(row["milliseconds"]) == set(benchmark_speed.STAGES)
-        # The stages are parts of the whole, and most of it.
-        assert 0.5 < sum(row["milliseconds"].values()) * row["frames_per_second"] / 1000 <= 1.0
+        # The stages are parts of the whole, and most of it; decoding goes on while the model runs.
+        parts = {name: value for name, value in row["milliseconds"].items() if name != "decode"}
+        assert 0.4 < sum(parts.values()) * row["frames_per_second"] / 1000 <= 1.0
 
 
 def test_report_is_saved_and_printed(tmp_path):

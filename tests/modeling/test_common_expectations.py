@@ -230,7 +230,7 @@ def test_half_precision_loads_runs_and_stays_near(make_model, make_clip, tmp_pat
         valid = value.isfinite()
         assert got[name].isfinite().equal(valid), name
         error = (got[name].float() - value)[valid].norm() / value[valid].norm()
-        assert error < (0.02 if dtype == torch.float16 else 0.12), f"{name}: {error}"
+        assert error < (0.02 if dtype == torch.float16 else 0.2), f"{name}: {error}"
 
 
 @each_class
