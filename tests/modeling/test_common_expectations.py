@@ -218,7 +218,9 @@ def test_plain_tuples_begin_with_the_loss_and_the_logits(make_model, make_clip, 
 @each_class
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_loads_runs_and_stays_near(make_model, make_clip, tmp_path, model_class, dtype):
-    model, clip = make_model(model_class, dtype=torch.float32), make_clip(2, 4, dtype=torch.float32)
+    # Without displacements, which no preset has: with them, attention in bfloat16 was seen to be off by 0.18.
+    model = make_model(model_class, dtype=torch.float32, motion_reach=0)
+    clip = make_clip(2, 4, dtype=torch.float32)
     model.save_pretrained(tmp_path)
     half = model_class.from_pretrained(tmp_path, dtype=dtype)
     assert all(t.dtype == dtype for t in (*half.parameters(), *half.buffers()) if t.is_floating_point())
@@ -230,7 +232,7 @@ def test_half_precision_loads_runs_and_stays_near(make_model, make_clip, tmp_pat
         valid = value.isfinite()
         assert got[name].isfinite().equal(valid), name
         error = (got[name].float() - value)[valid].norm() / value[valid].norm()
-        assert error < (0.02 if dtype == torch.float16 else 0.2), f"{name}: {error}"
+        assert error < (0.02 if dtype == torch.float16 else 0.12), f"{name}: {error}"
 
 
 @each_class
