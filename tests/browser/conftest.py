@@ -4,6 +4,7 @@ Set KINETRACK_CHROMIUM to use another Chromium, KINETRACK_SCREENSHOTS to a folde
 KINETRACK_DEMO_URL to test a demo that is running already (started with --max-seconds 20).
 """
 
+import io
 import os
 import shutil
 import socket
@@ -15,11 +16,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hub_scripts" / "examples" / "pets2009.mp4"
-# Nothing of the browser may ask other servers, and the webcam is a film of people crossing a square.
+# Nothing of the browser may ask other servers, and the webcam is a film of people crossing a square. In containers there
+# is neither a sandbox nor room in /dev/shm.
 ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--no-sandbox", "--disable-dev-shm-usage"),
+    *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"),
     *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
 ]
@@ -140,8 +144,12 @@ class Visitor:
         return time.perf_counter() - started
 
     def tab(self, name: str) -> None:
-        """Goes to a tab."""
-        self.page.get_by_role("tab", name=name).click()
+        """Goes to a tab; where the page is too narrow for it, through the menu."""
+        tab = self.page.get_by_role("tab", name=name, exact=True)
+        if not tab.is_visible():
+            self.page.get_by_role("button", name="More tabs", exact=True).click()
+            tab = self.page.locator(".overflow-dropdown").get_by_role("button", name=name, exact=True)
+        tab.click()
 
     def give(self, path: Path, place: str = "#kt-video") -> None:
         """Uploads a video."""
@@ -165,6 +173,12 @@ class Visitor:
     def video_time(self) -> float:
         """Seconds where the annotated video is."""
         return self.page.evaluate("document.querySelector('#kt-result .kt-screen video').currentTime")
+
+    def color_at(self, x: int, y: int) -> tuple[int, int, int]:
+        """The colour of a pixel as a person sees it, whatever element it belongs to."""
+        shot = self.page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
+        with Image.open(io.BytesIO(shot)) as pixel:
+            return pixel.convert("RGB").getpixel((0, 0))
 
     def picture(self, name: str, **options) -> None:
         """Keeps a picture of the page, where somebody asked for them."""
