@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hub_scripts" / "examples" / "pets2009.mp4"
-# Nothing of the browser may ask other servers, and the webcam is a film of people crossing a square. In containers there
-# is neither a sandbox nor room in /dev/shm.
+# Nothing of the browser may ask other servers, and the webcam is a film of people crossing a square.
+# Containers have neither a sandbox nor room in /dev/shm.
 ARGUMENTS = [
     *("--no-sandbox", "--disable-dev-shm-usage"),
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
