@@ -13,7 +13,7 @@ from starlette.routing import WebSocketRoute
 
 from .assets import FOLDER, read_asset
 from .compare_tab import CompareTab
-from .context import EXAMPLE, Context, quiet_logs
+from .context import EXAMPLE, Context
 from .controls import RATES, read_choices
 from .endpoints import add_endpoints
 from .explain_tab import explain_tab
@@ -149,7 +149,6 @@ def launch(options: DemoOptions, *, host: str = "127.0.0.1", port: int | None = 
     Returns:
         The `gradio.Blocks`, running, when not waiting.
     """
-    quiet_logs()
     transformers.utils.logging.disable_progress_bar()
     context = make_context(options)
     context.workspaces.sweep_for_ever()

@@ -50,8 +50,3 @@ def sentence(error: Exception, *paths: Path) -> str:
     for path in paths:
         text = text.replace(str(path), "This file").replace(str(path.parent), "")
     return text or UNKNOWN_ERROR
-
-
-def quiet_logs() -> None:
-    """Keeps names of visitors' files out of the logs: the library's warnings quote them."""
-    logging.getLogger("kinetrack.processing").setLevel(logging.CRITICAL)

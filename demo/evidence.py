@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..processing.drawing import ATTENTION_FULL, ATTENTION_STRENGTH
+from ..processing.live_kinetrack import StreamEvent
 
 VIEW, ATTENTION = "view.json", "attention.png"
 
@@ -47,6 +48,7 @@ class Evidence:
 
     def __init__(self):
         self.times: list[float] = []
+        self.is_damaged = False
         self.portraits: dict[int, Portrait] = {}
         self._attention: list[np.ndarray] = []  # (h, w) uint8 levels
         self._strongest: list[tuple[int, int, float]] = []  # row, column, times the average
@@ -66,6 +68,10 @@ class Evidence:
         for track_id, box in zip(result.track_ids.tolist(), np.rint(boxes).astype(int).tolist(), strict=True):
             self._boxes[track_id].append([position, *box])
         self._look_at_people(result, boxes)
+
+    def hear(self, event: StreamEvent) -> None:
+        """Takes what happened to the source; left alone, it goes to the log, with the name of the file."""
+        self.is_damaged |= event.kind == "damaged"
 
     def _look_at_people(self, result, boxes: np.ndarray) -> None:
         limits = [result.width, result.height] * 2

@@ -132,6 +132,7 @@ def run_job(
                 output=folder,
                 progress=report,
                 on_result=evidence.add,
+                on_event=evidence.hear,
             )
             news.put(Finished(analysis, evidence, choices))
         except BaseException as error:  # handed to whoever iterates

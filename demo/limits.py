@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..processing.container_kinetrack import VideoDecodeError, VideoInfo, open_pyav
+from ..processing.decoding_kinetrack import probe_video
 from .options import DemoOptions
 
 
@@ -83,10 +84,7 @@ def spoken_duration(seconds: float) -> str:
 
 def _inspect(path: Path):
     """What a file says of itself, and the times of its frames."""
-    with open_pyav(path) as video:
-        for frame, _ in video.decode():
-            info = video.describe(frame)
-            break
+    info = probe_video(path)
     with open_pyav(path) as video:
         return info, video.packet_times()
 

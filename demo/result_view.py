@@ -16,6 +16,8 @@ from .timeline import timeline
 
 BOXES = "boxes.csv"
 
+_DAMAGED = "Parts of this video are damaged. What can be decoded was looked at."
+
 _DOWNLOADS = (
     (ANNOTATED_VIDEO, "Video", "MP4, with boxes"),
     (TRACKS, "Tracks", "MOTChallenge text"),
@@ -43,6 +45,7 @@ def result_view(finished: Finished) -> str:
     return (
         '<article class="kt-result" tabindex="-1">'
         + headline(analysis)
+        + (notice(_DAMAGED) if finished.evidence.is_damaged else "")
         + player(analysis)
         + timeline(analysis)
         + people_table(analysis, finished.evidence.portraits)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .describing_kinetrack import ASSUMED_FRAME_RATE, describe_frames, describe_model, describe_settings, source_name
+from .live_kinetrack import StreamEvent
 from .loading import DEFAULT_MODEL, load_model
 from .recording import AnalysisRecorder
 from .results import VideoAnalysis
@@ -41,6 +42,7 @@ def analyze(
     allow_untrained: bool = False,
     backend: str = "auto",
     on_result: Callable[[Any], None] | None = None,
+    on_event: Callable[[StreamEvent], None] | None = None,
 ) -> VideoAnalysis:
     """Analyses one video: what happens, who is where, and who does what.
 
@@ -62,6 +64,7 @@ def analyze(
         backend: what runs the model, as for `load_model`; of a given pair, it is what was chosen when that was loaded.
         on_result: called with the `KineTrackFrameResult` of every frame, for what the result does not keep, such as
             the spatial attention; can cancel the run by raising.
+        on_event: called with what happens to the source, such as damage; when None, damage is logged once.
 
     Returns:
         The result; its `output` is the folder of the files.
@@ -81,7 +84,7 @@ def analyze(
     network = _loaded(model, device, backend, allow_untrained)
     name = _model_name(model, network[0])
     options = {"task": task, "threshold": threshold, "size": size, "allow_untrained": allow_untrained}
-    return _analyze_into(source, folder, network, name, fps, video, progress, options, on_result)
+    return _analyze_into(source, folder, network, name, fps, video, progress, options, on_result, on_event)
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,16 @@ def source_stem(source) -> str:
 
 
 def _analyze_into(
-    source, folder: Path | None, network, name: str, fps, video: bool, progress, options: dict, on_result=None
+    source,
+    folder: Path | None,
+    network,
+    name: str,
+    fps,
+    video: bool,
+    progress,
+    options: dict,
+    on_result=None,
+    on_event=None,
 ):
     """One video to its result and, in `folder`, its files."""
     from .session_kinetrack import KineTrackSession
@@ -198,7 +210,7 @@ def _analyze_into(
         files = None if folder is None else stack.enter_context(ResultFolder(folder))
         report = stack.enter_context(_reporting(progress, opened.description["name"]))
         sink = None
-        for result in session.run(opened.frames, fps):
+        for result in session.run(opened.frames, fps, on_event=on_event or _DamageLog(opened.description["name"])):
             if recorder.num_frames == 0:
                 opened.description.update(width=result.width, height=result.height)
                 if files is not None and video:
@@ -220,6 +232,18 @@ def _analyze_into(
             files.commit()
             analysis.output = folder
     return analysis
+
+
+class _DamageLog:
+    """Says once that a video is damaged."""
+
+    def __init__(self, name: str):
+        self._name, self._said = name, False
+
+    def __call__(self, event: StreamEvent) -> None:
+        if event.kind == "damaged" and not self._said:
+            self._said = True
+            logger.warning("%s: %s; what can be decoded is used.", self._name, event.message)
 
 
 class _DrawnVideo:

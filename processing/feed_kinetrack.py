@@ -126,7 +126,7 @@ class FrameFeed:
             frame = self.take()
             if frame is not None:
                 yield frame
-            elif self._done and not self._waiting:
+            elif self.ended:
                 return
 
     def close(self) -> None:

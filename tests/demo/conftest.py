@@ -1,7 +1,5 @@
 """A running demo with a tiny model, and a client for it."""
 
-import logging
-
 import pytest
 
 
@@ -47,7 +45,6 @@ def demo(options):
 
     from kinetrack.demo import app as module
 
-    level = logging.getLogger("kinetrack.processing").level
     contexts = []
     make = module.make_context
 
@@ -60,10 +57,7 @@ def demo(options):
         blocks = module.launch(options, wait=False, quiet=True)
     finally:
         module.make_context = make
-    logger = logging.getLogger("kinetrack.processing")
-    quiet = logger.level
-    logger.setLevel(level)  # the session goes on with tests that read this log; see `client`
-    yield SimpleNamespace(url=blocks.local_url, context=contexts[0], quiet=quiet)
+    yield SimpleNamespace(url=blocks.local_url, context=contexts[0])
     blocks.close()
 
 
@@ -72,10 +66,6 @@ def client(demo):
     """A new visitor."""
     from gradio_client import Client
 
-    logger = logging.getLogger("kinetrack.processing")
-    level = logger.level
-    logger.setLevel(demo.quiet)
     visitor = Client(demo.url, verbose=False)
     yield visitor
     visitor.close()
-    logger.setLevel(level)

@@ -14,6 +14,7 @@ from kinetrack.demo.context import UNKNOWN_ERROR, sentence
 from kinetrack.demo.controls import read_choices, read_page, read_size
 from kinetrack.demo.jobs import Choices
 from kinetrack.demo.limits import Refused
+from kinetrack.demo.result_view import result_view
 from kinetrack.demo.work import work
 from kinetrack.processing.analyze import analyze
 
@@ -90,6 +91,16 @@ def test_what_is_no_video_is_a_sentence_and_is_logged_without_its_name(client, t
         assert "Traceback" not in str(caught.value) and "/" not in str(caught.value).replace("MKV/", "")
     out, err = capfd.readouterr()
     assert "Jane" not in out + err + caplog.text
+
+
+def test_a_damaged_video_is_told_to_the_visitor_and_not_to_the_log(context, make_video, draw_frames, tmp_path, caplog):
+    caplog.set_level("INFO", logger="kinetrack")
+    path = make_video(tmp_path / "Jane-Doe.mkv", draw_frames(60))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *_, last = work(context, "damaged", "video", str(path), Choices(context.options.models[0]))
+    assert 5 < len(last.analysis.times) < 60
+    assert "Parts of this video are damaged" in result_view(last)
+    assert "Analysed" in caplog.text and "Jane" not in caplog.text
 
 
 def test_a_video_over_the_limit_is_refused_before_any_work(client, make_video, draw_frames, tmp_path, monkeypatch):

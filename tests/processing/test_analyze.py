@@ -191,6 +191,16 @@ def test_corrupt_packets_in_the_middle_are_skipped(model, damaged_video_path, tm
     assert len(decode(result.output / "annotated.mp4")) == len(result.times)
 
 
+def test_damage_is_logged_once_or_told_to_whoever_listens(model, make_video, draw_frames, tmp_path, caplog):
+    path = make_video(tmp_path / "early.mkv", draw_frames(60))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    events = []
+    assert 5 < len(analyze(path, model, on_event=events.append).times) < 60
+    assert [event.kind for event in events if event.kind != "connected"] == ["damaged"] and not caplog.records
+    analyze(path, model)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["early.mkv"]
+
+
 @pytest.mark.parametrize(
     ("fixture", "error"),
     [
