@@ -1,5 +1,6 @@
 """OpenVINO runs a graph on PyTorch tensors, without copying them; compiled once for every size of input."""
 
+import functools
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -12,27 +13,36 @@ _KEPT_SIZES = 4
 
 
 class OpenVinoEngine:
-    """A graph compiled by OpenVINO for the CPU, in float32 (or in 8 bits where the graph itself says so).
+    """A graph compiled by OpenVINO for the CPU.
 
     Args:
         path: an ONNX file from `write_onnx`, or OpenVINO's own `.xml`.
         threads: PyTorch's number when None.
         fixed_sizes: compiles anew for every size, which is faster where sizes seldom change.
         cache: folder for compiled graphs, which makes the next start quicker.
+        exact: float32 throughout; else what is not in 8 bits is in bfloat16 where the processor has it.
 
     Raises:
         ModuleNotFoundError: the package openvino is missing.
     """
 
-    def __init__(self, path: Path, threads: int | None = None, fixed_sizes: bool = True, cache: Path | None = None):
+    def __init__(
+        self,
+        path: Path,
+        threads: int | None = None,
+        fixed_sizes: bool = True,
+        cache: Path | None = None,
+        exact: bool = True,
+    ):
         import openvino
 
-        self._openvino, self._core = openvino, openvino.Core()
+        self._openvino, self._core = openvino, _core()
         self._settings = {
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
         }
+        if exact:
+            self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         if cache is not None:
             self._settings["CACHE_DIR"] = str(cache)
         self._model = self._core.read_model(str(path))
@@ -81,6 +91,18 @@ class OpenVinoEngine:
         if len(self._requests) > _KEPT_SIZES:
             self._requests.popitem(last=False)
         return request
+
+
+@functools.cache
+def _core():
+    """The process's only OpenVINO.
+
+    One that ends gives its thread back the signal stack that it found when it began. With several, that may be the
+    stack of one that is gone, and the next signal (Ctrl-C, or a child process that ends) would crash the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _symbolic(port) -> tuple[int | str, ...]:

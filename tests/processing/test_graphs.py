@@ -1,6 +1,9 @@
 """Graphs of the step: the same as PyTorch over long streams, made once, and used by sessions like a model."""
 
 import logging
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -326,3 +329,34 @@ def test_auto_falls_back_where_no_graph_can_be_made(model_folder, monkeypatch, c
 def test_unknown_backend_is_refused_before_anything_is_loaded():
     with pytest.raises(ValueError, match="auto, torch, compile, onnx, openvino; got 'tensorrt'"):
         kinetrack.load_model("no-such-model", backend="tensorrt")
+
+
+_SIGNAL_AFTER_ENGINES = """
+import gc, signal, sys
+from pathlib import Path
+import onnx, torch
+from kinetrack.processing.graphs.openvino_engine import OpenVinoEngine
+
+value = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])
+node = onnx.helper.make_node("Relu", ["a"], ["b"])
+graph = onnx.helper.make_graph([node], "relu", [value("a")], [value("b")])
+path = Path(sys.argv[1])
+onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), path)
+engines = [OpenVinoEngine(path) for _ in range(2)]
+for engine in engines:
+    assert engine.run({"a": torch.tensor([-1.0, 1.0])})["b"].tolist() == [0.0, 1.0]
+del engine
+while engines:
+    del engines[0]  # the older one first
+    gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("arrived"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of Unix")
+def test_signals_arrive_after_openvino_was_used(tmp_path):
+    """OpenVINO gives the process a signal stack and, at the end of every `Core`, back the one before it."""
+    command = [sys.executable, "-c", _SIGNAL_AFTER_ENGINES, str(tmp_path / "relu.onnx")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout) == (0, "arrived\n"), run.stderr
