@@ -73,6 +73,7 @@ def run_benchmark(
     rivals: Sequence[str] | None = None,
     dtypes: Sequence[str] = ("float32",),
     seconds: float = 10.0,
+    exported: Sequence[str | Path] = (),
 ) -> dict:
     """Measures and, when `output` is given, writes `benchmark.json` and `benchmark.png` there.
 
@@ -90,6 +91,7 @@ def run_benchmark(
         rivals: names of `RIVALS` to compare with; all when None.
         dtypes: types of numbers for `parts`.
         seconds: to spend on each comparison.
+        exported: folders from `kinetrack export` to measure beside the model in the speed and backends parts.
 
     Returns:
         The report: `machine` and one entry a part.
@@ -110,7 +112,7 @@ def run_benchmark(
         torch.set_num_threads(threads)
     report = {"model": model, "machine": describe_machine()}
     if "speed" in parts or "backends" in parts:
-        report |= _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds)
+        report |= _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, exported)
     if "parts" in parts:
         from .benchmark_parts import LENGTHS, measure_forms
 
@@ -146,8 +148,9 @@ def _check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
         raise ValueError(f"`{what}` must be some of {', '.join(known)}; got {', '.join(unknown) or 'none'}.")
 
 
-def _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds) -> dict:
+def _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, folders) -> dict:
     """The parts that run a given model."""
+    from ..processing.graphs.backends import accelerate
     from ..processing.loading import load_model
     from .benchmark_speed import installed_backends, measure_backends, measure_drawing, measure_speed
 
@@ -157,15 +160,16 @@ def _measure_model(model, parts, repeats, device, allow_untrained, backends, sec
         backends = [exported]
     elif backends is None:
         backends = installed_backends() if device == "cpu" else ["torch"]
+    networks = {backend: (accelerate(network, backend), processor) for backend in backends}
+    networks |= {f"{Path(folder).name} (exported)": load_model(str(folder), device) for folder in folders}
     report = {}
     if "speed" in parts:
         with tempfile.TemporaryDirectory(prefix="kinetrack-benchmark-") as folder:
-            report["speed"] = measure_speed(network, processor, Path(folder), repeats, allow_untrained, backends)
+            report["speed"] = measure_speed(networks, Path(folder), repeats, allow_untrained)
         report["drawing"] = measure_drawing()
     if "backends" in parts and device == "cpu" and exported is None:
-        report["backends"] = measure_backends(
-            network, backends=list(dict.fromkeys(["torch", *backends])), seconds=seconds
-        )
+        runners = {"torch": network} | {name: runner for name, (runner, _) in networks.items()}
+        report["backends"] = measure_backends(runners, seconds=seconds)
     return report
 
 

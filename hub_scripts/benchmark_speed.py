@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,23 +27,18 @@ def installed_backends() -> list[str]:
     return ["torch", *found]
 
 
-def measure_speed(
-    model, processor, folder: Path, repeats: int, allow_untrained: bool = False, backends: Sequence[str] = ("torch",)
-) -> list[dict]:
+def measure_speed(networks: dict[str, tuple], folder: Path, repeats: int, allow_untrained: bool = False) -> list[dict]:
     """Frames per second from file to tracks and actions: every frame through the encoder, nothing drawn.
 
     Args:
-        model: a model with both heads, or a dictionary of `(model, processor)` by name, such as exported ones.
-        processor: its video processor.
+        networks: models with both heads and their video processors, by what runs them.
         folder: where the 16:9 file is made.
-        repeats: runs of each video by each backend, in turns; medians are reported.
+        repeats: runs of each video by each, in turns; medians are reported.
         allow_untrained: measures a model without trained weights.
-        backends: what runs the model.
 
     Returns:
-        For each of `SPEED_RUNS` and each backend: frames, frames per second, and milliseconds per frame by stage.
+        For each of `SPEED_RUNS` and each of `networks`: frames, frames per second, and milliseconds per frame by stage.
     """
-    from ..processing.graphs.backends import accelerate
     from ..processing.session_kinetrack import KineTrackSession
 
     rows = []
@@ -52,8 +48,8 @@ def measure_speed(
             video = folder / f"resized-{video_size[1]}x{video_size[0]}.mp4"
             write_resized(EXAMPLE_VIDEO, video, video_size)
         sessions = {
-            backend: KineTrackSession(accelerate(model, backend), processor, size=size, allow_untrained=allow_untrained)
-            for backend in backends
+            backend: KineTrackSession(model, processor, size=size, allow_untrained=allow_untrained)
+            for backend, (model, processor) in networks.items()
         }
         for session in sessions.values():
             for _ in itertools.islice(session.run(str(video)), 10):  # warm-up
@@ -62,7 +58,7 @@ def measure_speed(
         for _ in range(repeats):
             for backend, session in sessions.items():
                 runs[backend].append(_run(session, video))
-        rows += [_speed_row(name, size, backend, runs[backend]) for backend in backends]
+        rows += [_speed_row(name, size, backend, runs[backend]) for backend in networks]
     return rows
 
 
@@ -104,22 +100,19 @@ def _speed_row(name: str, size: tuple[int, int], backend: str, runs: list[dict])
 
 
 def measure_backends(
-    model, sizes: Sequence[tuple[int, int]] = ((352, 640),), backends: Sequence[str] = ("torch",), seconds: float = 10.0
+    runners: dict[str, Any], sizes: Sequence[tuple[int, int]] = ((352, 640),), seconds: float = 10.0
 ) -> list[dict]:
     """The step alone, by every backend in turn on the same frame and state, and how far outputs are from PyTorch's.
 
     Args:
-        model: a model with heads, on the CPU.
+        runners: the same model with heads by what runs it; "torch" has to be among them.
         sizes: (height, width) of the model input.
-        backends: what runs the step; "torch" has to be among them.
         seconds: to spend on a size.
 
     Returns:
         Rows with `model_input`, `backend`, `ms` (a `Timing`), and `difference`, the largest of any output map.
     """
-    from ..processing.graphs.backends import accelerate
-
-    runners, rows = {backend: accelerate(model, backend) for backend in backends}, []
+    rows = []
     for size in sizes:
         frame, mask = torch.randn(1, 1, 3, *size), torch.ones(1, *size, dtype=torch.bool)
 
@@ -129,7 +122,7 @@ def measure_backends(
 
         found = {name: run(runner) for name, runner in runners.items()}
         times = time_in_turns({name: lambda r=runner, run=run: run(r) for name, runner in runners.items()}, seconds)
-        for name in backends:
+        for name in runners:
             worst = max(
                 float((getattr(found[name], field) - getattr(found["torch"], field)).abs().max())
                 for field in ("logits", "heatmap_logits", "distances", "embeddings", "last_hidden_state")

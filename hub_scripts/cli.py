@@ -356,6 +356,10 @@ def benchmark(
         list[Backend] | None,
         typer.Option("--backend", help="Runs the model; may be repeated. \\[default: those installed]"),
     ] = None,
+    exported: Annotated[
+        list[Path] | None,
+        typer.Option("--exported", help="Folder from `kinetrack export` to time beside the model; may be repeated."),
+    ] = None,
     rival: Annotated[
         list[str] | None, typer.Option("--rival", help="Model to compare with; may be repeated. \\[default: all]")
     ] = None,
@@ -391,6 +395,7 @@ def benchmark(
         rivals=rival or None,
         dtypes=dtype or ("float32",),
         seconds=seconds,
+        exported=exported or (),
     )
     print(format_report(report))
 

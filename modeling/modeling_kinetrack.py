@@ -236,7 +236,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if pixel_mask is None:
             extent = torch.tensor([[width, height]], device=device, dtype=torch.float32).expand(batch, 2)
         else:
-            extent = torch.stack([pixel_mask.any(1).sum(-1), pixel_mask.any(2).sum(-1)], dim=-1).float()  # (B, 2)
+            extent = torch.stack([pixel_mask[:, 0].sum(-1), pixel_mask[:, :, 0].sum(-1)], dim=-1).float()  # (B, 2)
         area = torch.cat([torch.zeros_like(extent), extent], dim=-1).unsqueeze(1)  # (B, 1, 4)
         if boxes is not None:
             boxes = torch.where(boxes.isfinite().all(-1, keepdim=True), boxes, torch.zeros_like(boxes)).to(area.dtype)

@@ -5,6 +5,7 @@ the clock. Sessions share nothing but the weights, so any number of them can run
 """
 
 import copy
+import itertools
 import time as clock
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from ..processing.detection_kinetrack import decode_detections
 from ..processing.feed_kinetrack import FrameFeed
 from ..processing.live_kinetrack import Reconnect, StreamEvent
 from ..processing.sources_kinetrack import StreamSource, find_source
-from ..processing.stepping_kinetrack import PendingFrame, look_together, step_sessions
+from ..processing.stepping_kinetrack import PendingFrame, look_ahead, look_together, step_sessions
 from ..processing.track_memories_kinetrack import TrackMemories
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
@@ -241,6 +242,9 @@ class KineTrackSession:
     ) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
+        Where another runtime than PyTorch runs the model and the source is not live, the model looks at the next frame
+        while this one's result is worked out and used; the results are the same.
+
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,
                 bytes, file object), a `StreamSource` from it, or an iterable of frames.
@@ -263,11 +267,18 @@ class KineTrackSession:
         source = source if isinstance(source, StreamSource) else find_source(source, frame_rate=fps)
         thinned = fps if source.kind != "images" else None
         with FrameFeed(source, policy, frame_rate=thinned, reconnect=reconnect) as feed:
-            yield from self._run_over(feed.frames(on_event))
+            yield from self._run_over(feed.frames(on_event), lambda: feed.policy == "every" and not feed.is_live)
 
-    def _run_over(self, frames: Iterable[VideoFrame]) -> Iterator[KineTrackFrameResult]:
-        for frame in frames:
-            yield self.look(frame)
+    def _run_over(
+        self, frames: Iterable[VideoFrame], may_wait: Callable[[], bool] = lambda: True
+    ) -> Iterator[KineTrackFrameResult]:
+        """Results of frames; `may_wait`, asked after the first frame, is whether they may be a frame late."""
+        frames = iter(frames)
+        for first in frames:
+            if getattr(self.model, "runs_beside", False) and may_wait():
+                yield from look_ahead(self, itertools.chain([first], frames))
+            else:
+                yield self.look(first)
 
     def look(self, frame: VideoFrame) -> KineTrackFrameResult:
         """Looks at the next frame of a source; as `step`, with its number and the gap before it."""
@@ -286,14 +297,33 @@ class KineTrackSession:
         """
         return step_sessions([self], [frame], [time])[0]
 
-    def prepare(self, frame, time: float | None = None) -> PendingFrame:
-        """The first half of a step: all that comes before the model. Arguments and errors as for `step`.
+    def pixels_of(self, frame: VideoFrame) -> torch.Tensor | None:
+        """The model input of a frame to come, (1, 1, 3, H, W); None when it follows a gap or has another size."""
+        image = frame.image
+        if frame.unseen or not isinstance(image, np.ndarray) or image.shape[:2] != self._frame_size:
+            return None
+        return self._pixels_of(rgb_frame(image, frame.index))
+
+    def _pixels_of(self, image: np.ndarray) -> torch.Tensor:
+        return self.processor.preprocess_frame(image, self._canvas).to(*self._placement)
+
+    def prepare(
+        self, frame, time: float | None = None, index: int | None = None, pixels: torch.Tensor | None = None
+    ) -> PendingFrame:
+        """The first part of a step: all that comes before the model. Frame, time and errors as for `step`.
 
         A frame of a new size starts the temporal part again; tracks keep their identities and move to where they are
         in the new pixels.
+
+        Args:
+            frame: as for `step`.
+            time: as for `step`.
+            index: number of the frame in its source; one more than that of the last when None.
+            pixels: from `pixels_of`, if that was called.
         """
         started = clock.perf_counter()
-        frame = rgb_frame(frame, self._frame_index)
+        index = self._frame_index if index is None else index
+        frame = rgb_frame(frame, index)
         height, width = frame.shape[:2]
         if time is None:
             time = 0.0 if self._last_time is None else self._last_time + 1 / 25.0
@@ -302,23 +332,42 @@ class KineTrackSession:
         if (height, width) != self._frame_size:
             self._fit(height, width)
         ticks = self._next_tick is None or time >= self._next_tick - 1e-6
-        result = KineTrackFrameResult(frame, self._frame_index, time, height, width, *_no_tracks(), updated=ticks)
+        result = KineTrackFrameResult(frame, index, time, height, width, *_no_tracks(), updated=ticks)
         pending = PendingFrame(result, ticks)
         # With nobody to follow there is nothing to compute between ticks: what was said at the last one still stands.
         if ticks or self.with_tracking:
-            pixels = self.processor.preprocess_frame(frame, self._canvas)
-            pending.pixels = pixels.to(self.model.device, self.model.dtype)
+            pending.pixels = self._pixels_of(frame) if pixels is None else pixels
             pending.pixel_mask, pending.state = self._pixel_mask, self._state
         pending.spent["preprocess"] = clock.perf_counter() - started
         return pending
 
-    def finish(self, pending: PendingFrame, output) -> KineTrackFrameResult:
-        """The second half of a step: from what the model says of a frame to its result.
+    def expects(self, pending: PendingFrame) -> bool:
+        """Whether the session is still what it was when a frame was prepared."""
+        return pending.pixels is None or (pending.state is self._state and pending.pixel_mask is self._pixel_mask)
+
+    def advance(self, pending: PendingFrame, output) -> None:
+        """The second part of a step: time moves on, and the temporal part with it. The next frame can be prepared then.
 
         Args:
             pending: from `prepare`.
             output: the model's, for this frame alone; None when there was nothing to compute.
         """
+        result = pending.result
+        if output is not None:
+            times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
+            result.window_times = np.array(times)
+            if pending.ticks:
+                period = 1 / self.model.config.frame_rate
+                self._next_tick = (
+                    result.time + period if self._next_tick is None else max(self._next_tick + period, result.time)
+                )
+                self._state = output.state
+                self._tick_times.append(result.time)
+        self._last_time = result.time
+        self._frame_index = result.frame_index + 1
+
+    def finish(self, pending: PendingFrame, output) -> KineTrackFrameResult:
+        """The last part of a step: from what the model says of a frame to its result. Arguments as for `advance`."""
         started, result = clock.perf_counter(), pending.result
         if output is None:
             vars(result).update(self._standing)
@@ -330,9 +379,7 @@ class KineTrackSession:
                 self._recognise(output, output.last_hidden_state[:, 0], result)  # (1, D, H16, W16)
             self._describe_attention(output, result)
             if pending.ticks:
-                self._tick(output, result)
-        self._last_time = result.time
-        self._frame_index += 1
+                self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
         spent = pending.spent
         rest = clock.perf_counter() - started - spent.get("association", 0.0)
         result.timings = {
@@ -343,16 +390,6 @@ class KineTrackSession:
         }
         return result
 
-    def _tick(self, output, result):
-        """Moves the temporal part on."""
-        period = 1 / self.model.config.frame_rate
-        self._next_tick = (
-            result.time + period if self._next_tick is None else max(self._next_tick + period, result.time)
-        )
-        self._state = output.state
-        self._tick_times.append(result.time)
-        self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
-
     def _fit(self, height, width):
         if self._frame_size is not None:
             self.tracker.rescale(width / self._frame_size[1], height / self._frame_size[0])
@@ -360,6 +397,7 @@ class KineTrackSession:
         self._canvas = tuple(self.size) if self.size is not None else self.processor.fit_size(height, width)
         self._scale = self.processor.resize_scale(height, width, self._canvas)
         rows, columns = self.processor.content_size(height, width, self._canvas)
+        self._placement = self.model.device, self.model.dtype
         mask = torch.zeros(1, *self._canvas, dtype=torch.bool, device=self.model.device)
         mask[:, :rows, :columns] = True
         self._pixel_mask = mask
@@ -409,9 +447,7 @@ class KineTrackSession:
     def _describe_attention(self, output, result):
         rows, columns = self._attended
         result.spatial_attention = _kept(output.spatial_attention[0, 0, :rows, :columns].float())
-        times = [*self._tick_times, result.time][-(self.model.config.attention_window or 2) :]
-        result.window_times = np.array(times)
-        result.temporal_attention = _kept(output.temporal_attention[0, -len(times) :].float())
+        result.temporal_attention = _kept(output.temporal_attention[0, -len(result.window_times) :].float())
 
 
 def _as_video_frames(frames: Iterable, fps: float | None) -> Iterator[VideoFrame]:

@@ -1,7 +1,12 @@
-"""One step of one or several streams: their newest frames go through the model in as few batches as can be."""
+"""Steps of one or several streams.
+
+Frames of several streams go through the model in as few batches as can be; frames of one go through it while the frame
+before is still being worked on.
+"""
 
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,15 +56,20 @@ def step_sessions(sessions: Sequence, frames: Sequence, times: Sequence[float | 
     results, batches = [None] * len(sessions), {}
     for index, frame in enumerate(pending):
         if frame.pixels is None:
-            results[index] = sessions[index].finish(frame, None)
+            results[index] = _end(sessions[index], frame, None)
         else:
             key = (id(sessions[index].model), *frame.pixels.shape)
             batches.setdefault(key, []).append(index)
     for rows in batches.values():
         outputs = _look(sessions[rows[0]].model, [pending[index] for index in rows])
         for index, output in zip(rows, outputs, strict=True):
-            results[index] = sessions[index].finish(pending[index], output)
+            results[index] = _end(sessions[index], pending[index], output)
     return results
+
+
+def _end(session, pending: PendingFrame, output):
+    session.advance(pending, output)
+    return session.finish(pending, output)
 
 
 def look_together(sessions: Sequence, frames: Sequence) -> list:
@@ -72,6 +82,97 @@ def look_together(sessions: Sequence, frames: Sequence) -> list:
     return results
 
 
+@torch.inference_mode()
+def look_ahead(session, frames: Iterator) -> Iterator:
+    """Results of one stream's frames, each as `KineTrackSession.look` gives it, in less time on more than one core.
+
+    The model looks at the next frame in a thread of its own while this one's result is worked out and while the caller
+    uses it. Whatever the caller does to the session in between holds for the next frame, as if nothing had been done
+    ahead: a step that it makes worthless is made again.
+
+    Args:
+        session: `KineTrackSession`.
+        frames: `VideoFrame`s. One more than there are results so far is taken.
+
+    Yields:
+        A `KineTrackFrameResult` a frame.
+
+    Raises:
+        What `frames` and `KineTrackSession.step` raise, after the results of all frames before.
+    """
+    frames, step = iter(frames), None
+    with ThreadPoolExecutor(1, "kinetrack-model") as thread:
+        while True:
+            frame = pixels = following = error = None
+            started = clock.perf_counter()
+            try:
+                if (frame := next(frames, None)) is not None:
+                    started = clock.perf_counter()
+                    pixels = session.pixels_of(frame)
+            except Exception as reason:  # is raised when the frame before is done
+                frame, error = None, reason
+            spent = clock.perf_counter() - started
+            if step is not None:
+                step.advance()
+                try:
+                    if pixels is not None:
+                        following = _Step(session, thread, frame, pixels)
+                        following.pending.spent["preprocess"] += spent
+                except ValueError as reason:
+                    frame, error = None, reason
+                yield step.finish()
+            if error is not None:
+                raise error
+            if frame is None:
+                return
+            if following is None:  # the first frame, or one that needed the frame before to be done
+                session.start_at(frame)
+                following = _Step(session, thread, frame)
+            step = following
+
+
+class _Step:
+    """A frame of a stream for which the model runs in another thread, from the moment that this is made.
+
+    Args:
+        session: `KineTrackSession`.
+        thread: where the model runs.
+        frame: `VideoFrame`.
+        pixels: from `KineTrackSession.pixels_of`; made here when None.
+
+    Raises:
+        ValueError: as `KineTrackSession.step`.
+    """
+
+    def __init__(self, session, thread: ThreadPoolExecutor, frame, pixels: torch.Tensor | None = None):
+        self._session, self._thread, self._frame = session, thread, frame
+        self._begin(pixels)
+
+    def _begin(self, pixels=None):
+        frame = self._frame
+        self.pending = self._session.prepare(frame.image, frame.time, frame.index, pixels)
+        looks = self.pending.pixels is not None
+        self._future = self._thread.submit(_look, self._session.model, [self.pending]) if looks else None
+
+    def _wait(self):
+        return None if self._future is None else self._future.result()[0]
+
+    def advance(self) -> None:
+        """Waits for the model and moves the session's time on."""
+        self._output = self._wait()
+        if not self._session.expects(self.pending):
+            self._begin()
+            self._output = self._wait()
+        self._session.advance(self.pending, self._output)
+
+    def finish(self):
+        """The frame's `KineTrackFrameResult`."""
+        result = self._session.finish(self.pending, self._output)
+        result.timings["decode"] = self._frame.decode_seconds
+        return result
+
+
+@torch.inference_mode()  # which holds for one thread
 def _look(model, pending: list[PendingFrame]) -> list:
     """The model's output for each of some frames, computed as one batch."""
     started = clock.perf_counter()

@@ -64,12 +64,12 @@ def check_backend(backend: str) -> str:
     return backend
 
 
-def open_engine(path: Path, backend: str, fixed_sizes: bool = True):
-    """An engine for a graph file."""
+def open_engine(path: Path, backend: str, fixed_sizes: bool = True, exact: bool = True):
+    """An engine for a graph file; for the arguments see `OpenVinoEngine`, ONNX Runtime is always exact."""
     if backend == "openvino":
         from .openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(path, fixed_sizes=fixed_sizes)
+        return OpenVinoEngine(path, fixed_sizes=fixed_sizes, exact=exact)
     from .onnx_engine import OnnxEngine
 
     return OnnxEngine(path)
@@ -119,6 +119,12 @@ def load_exported(folder: Path, config, backend: str = "auto") -> AcceleratedMod
     if backend not in _PREFERRED or (kind == "openvino" and backend != "openvino"):
         raise ValueError(f"{folder} was exported for {kind} and cannot run with --backend {backend}.")
     files = {name: folder / file for name, file in description["graphs"].items()}
-    engines = {name: open_engine(path, backend, fixed_sizes=name == "step") for name, path in files.items()}
+    engines = {
+        # An 8-bit step is no longer exact anyway; the small graphs beside it stay so.
+        name: open_engine(
+            path, backend, name in ("step", "regions"), exact=not (description["int8"] and name == "step")
+        )
+        for name, path in files.items()
+    }
     shapes = {entry["name"]: tuple(entry["shape"]) for entry in description["state"]}
     return AcceleratedModel(ExportedParts(config, shapes, engines), engines["step"], backend)

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .graph_state import GraphState, evaluate_shape
 
 _FRAME_MAPS = ("heatmap_logits", "distances", "embeddings", "spatial_attention", "last_hidden_state")
 _GROUP = "group_logits."
+_ROUND = 16  # regions
 
 
 @dataclass
@@ -38,6 +40,7 @@ class AcceleratedModel:
 
     def __init__(self, parts, engine, backend: str):
         self.parts, self.engine, self.backend = parts, engine, backend
+        self.runs_beside = backend != "compile"  # other runtimes leave Python and PyTorch's own threads free
         self._content = (None, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -90,7 +93,7 @@ class AcceleratedModel:
             return torch.tensor([[height, width]] * batch)
         mask, content = self._content  # read once: another thread's stream may come in between
         if mask is not pixel_mask:
-            content = torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
+            content = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
             self._content = pixel_mask, content
         return content
 
@@ -135,11 +138,12 @@ class ExportedParts:
         """Eqs. 3 and 4 within boxes: scores (B, R) and f (B, R, D). Arguments as for `KineTrackModel`."""
         if not boxes.shape[1]:
             return features.new_zeros(len(boxes), 0), features.new_zeros(len(boxes), 0, features.shape[1])
-        content = torch.stack([pixel_mask.any(2).sum(1), pixel_mask.any(1).sum(1)], 1)
-        found = self._engines["regions"].run(
-            {"last_hidden_state": features, "boxes": boxes.float(), "content_size": content}
-        )
-        return found["score"], found["pooled"]
+        count = boxes.shape[1]
+        # Runtimes are slow where sizes change all the time; boxes that are nowhere make up the round number.
+        boxes = F.pad(boxes.float(), (0, 0, 0, -count % _ROUND))
+        content = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
+        found = self._engines["regions"].run({"last_hidden_state": features, "boxes": boxes, "content_size": content})
+        return found["score"][:, :count], found["pooled"][:, :count]
 
     def _classify(self, representation: torch.Tensor):
         """R (N, D) to logits (N, num_labels) and those of each group."""

@@ -52,7 +52,8 @@ def test_speed_is_split_by_stage(monkeypatch, tmp_path, video_path):
     model = kinetrack.KineTrackForVideoAnalysis(config)
     monkeypatch.setattr(benchmark_speed, "EXAMPLE_VIDEO", video_path)
     monkeypatch.setattr(benchmark_speed, "SPEED_RUNS", {"small": ((64, 96), None), "wide": ((64, 128), (36, 64))})
-    rows = benchmark_speed.measure_speed(model, kinetrack.KineTrackVideoProcessor(), tmp_path, 1, allow_untrained=True)
+    networks = {"torch": (model, kinetrack.KineTrackVideoProcessor())}
+    rows = benchmark_speed.measure_speed(networks, tmp_path, 1, allow_untrained=True)
     assert [(row["video"], row["frames"]) for row in rows] == [("small", 12), ("wide", 12)]
     for row in rows:
         assert set(row["milliseconds"]) == set(benchmark_speed.STAGES)
@@ -158,10 +159,12 @@ def test_ratios_are_what_their_timings_say_and_are_held_against_what_was_promise
 
 def test_backends_are_compared_with_pytorch(model_folder, monkeypatch, tmp_path):
     import kinetrack
+    from kinetrack.processing.graphs.backends import accelerate
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     model, _ = kinetrack.load_model(model_folder, "cpu")
-    rows = benchmark_speed.measure_backends(model, ((64, 96),), ("torch", "onnx"), seconds=0.0)
+    runners = {"torch": model, "onnx": accelerate(model, "onnx")}
+    rows = benchmark_speed.measure_backends(runners, ((64, 96),), seconds=0.0)
     assert [(row["backend"], row["difference"] < 1e-3) for row in rows] == [("torch", True), ("onnx", True)]
     assert rows[0]["difference"] == 0 < rows[1]["difference"]
 
