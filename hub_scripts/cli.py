@@ -10,6 +10,7 @@ import typer
 
 from .cli_data import add_data_commands
 from .cli_demo import add_demo_commands
+from .cli_experiment import add_experiment_command
 from .cli_export import add_export_command
 from .cli_hub import add_hub_commands
 from .cli_options import (
@@ -405,6 +406,7 @@ add_export_command(app)
 add_stream_command(app)
 add_hub_commands(app)
 add_data_commands(app)
+add_experiment_command(app)
 
 
 def main() -> None:

@@ -1,0 +1,158 @@
+"""Training a small classifier on cached features of clips, with the epoch chosen on the dev list."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .features import ClipFeatures
+
+# Which frames of a clip of some length an example has; the generator is None when the model is tested.
+FrameChoice = Callable[[int, np.random.Generator | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What all cells of an experiment are trained with.
+
+    Attributes:
+        epochs: passes over the training clips.
+        batch_size: clips a step.
+        learning_rate: the highest, after a warm-up of one epoch; a cosine brings it to zero.
+        weight_decay: of AdamW.
+        label_smoothing: of the cross-entropy.
+    """
+
+    epochs: int = 10
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+
+
+class ClipSet:
+    """Clips as tensors that batches are cut from.
+
+    Args:
+        clips: with features.
+
+    Attributes:
+        labels: `(N,)`.
+        films: what clips belong together, `(N,)`.
+    """
+
+    def __init__(self, clips: list[ClipFeatures]):
+        self.labels = torch.tensor([clip.label for clip in clips])
+        self.films = [clip.film for clip in clips]
+        self.names = [clip.name for clip in clips]
+        self.lengths = [len(clip.coarse) for clip in clips]
+        self.cells = [_cells(clip) for clip in clips]  # (T, h, w, C) float16 each
+        self.middle = [torch.from_numpy(clip.middle) for clip in clips]  # (T, C', 2h, 2w) float16 each
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """C of the cells and C' of the stride-16 maps."""
+        return self.cells[0].shape[-1], self.middle[0].shape[1]
+
+    def batch(self, chosen: list[tuple[int, np.ndarray]], with_middle: bool, flip: np.ndarray | None = None) -> dict:
+        """`{"cells", "middle"}` of clips with equally many frames each, for `ClipClassifier`.
+
+        Args:
+            chosen: clip and frame numbers.
+            with_middle: whether the stride-16 maps are wanted.
+            flip: `(B,)` bool, which clips are mirrored; None: none.
+        """
+        cells = torch.stack([self.cells[clip][frames] for clip, frames in chosen]).float()  # (B, T, h, w, C)
+        middle = torch.stack([self.middle[clip][frames] for clip, frames in chosen]).float() if with_middle else None
+        if flip is not None and flip.any():
+            cells[flip] = cells[flip].flip(3)
+            if middle is not None:
+                middle[flip] = middle[flip].flip(4)
+        return {"cells": cells, "middle": middle}
+
+
+def _cells(clip: ClipFeatures) -> torch.Tensor:
+    """Both maps on the coarse grid, channels last."""
+    middle = F.avg_pool2d(torch.from_numpy(clip.middle).float(), 2).half()
+    return torch.cat([torch.from_numpy(clip.coarse), middle], dim=1).permute(0, 2, 3, 1).contiguous()
+
+
+def spread_frames(count: int, least: float = 0.6) -> FrameChoice:
+    """`count` frames evenly over the clip; in training over a random part of it, of at least the share `least`."""
+
+    def choose(length: int, rng: np.random.Generator | None) -> np.ndarray:
+        first, last = 0.0, length - 1.0
+        if rng is not None:
+            span = (length - 1) * rng.uniform(least, 1.0)
+            first = rng.uniform(0, length - 1 - span)
+            last = first + span
+        return np.linspace(first, last, count).round().astype(int)
+
+    return choose
+
+
+def train_classifier(
+    model, train: ClipSet, dev: ClipSet, settings: TrainingSettings, choose: FrameChoice, seed: int
+) -> dict:
+    """Trains in place and leaves the weights of the epoch with the lowest loss on the dev clips.
+
+    Args:
+        model: a `ClipClassifier`, made with the same seed.
+        train: clips to learn from.
+        dev: clips to choose the epoch by.
+        settings: see `TrainingSettings`.
+        choose: frames of an example.
+        seed: of order, frames and dropout.
+
+    Returns:
+        `{"epoch", "dev_loss", "dev_top1"}` of the chosen epoch.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    steps = math.ceil(len(train) / settings.batch_size)
+    total, done, best, kept = settings.epochs * steps, 0, {"dev_loss": math.inf}, None
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        for order in np.array_split(rng.permutation(len(train)), steps):
+            _set_rate(optimizer, settings.learning_rate, done, steps, total)
+            chosen = [(clip, choose(train.lengths[clip], rng)) for clip in order]
+            batch = train.batch(chosen, model.motion is not None, rng.random(len(order)) < 0.5)
+            loss = F.cross_entropy(model(**batch), train.labels[order], label_smoothing=settings.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            done += 1
+        logits = classify(model, dev, choose)
+        loss = F.cross_entropy(logits, dev.labels).item()
+        if loss < best["dev_loss"]:
+            top1 = 100 * (logits.argmax(1) == dev.labels).double().mean().item()
+            best, kept = {"epoch": epoch, "dev_loss": loss, "dev_top1": top1}, copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    return best
+
+
+def _set_rate(optimizer, highest: float, done: int, warmup: int, total: int) -> None:
+    progress = max(done - warmup, 0) / max(total - warmup, 1)
+    rate = highest * min((done + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@torch.inference_mode()
+def classify(model, clips: ClipSet, choose: FrameChoice, batch_size: int = 32) -> torch.Tensor:
+    """Logits `(N, classes)` of all clips in the chosen frames."""
+    model.eval()
+    found = []
+    for start in range(0, len(clips), batch_size):
+        chosen = [(n, choose(clips.lengths[n], None)) for n in range(start, min(start + batch_size, len(clips)))]
+        found.append(model(**clips.batch(chosen, model.motion is not None)))
+    return torch.cat(found)

@@ -1,0 +1,141 @@
+"""Frozen features of labelled clips, computed once and kept on disk, so that many small models can be trained on them.
+
+The encoder is EfficientNet-Lite0 with its ImageNet weights and not that of the shipped kinetrack-nano, which was
+trained on the labels of the very clips that the experiments train on. Its maps at strides 16 and 32 of every frame are kept in
+half precision: about 75 KB a frame of 224x224.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torchvision.transforms.v2 import functional as transforms
+from tqdm import tqdm
+
+from ..atomic_files import atomic_path
+from ..data.clips import ClipSource
+from ..data.sources import ACTION_SET, action_sources
+from ..data.splits import group_sources, source_key
+from ..pretrained import LITE0, load_efficientnet_lite0_imagenet
+
+MIDDLE_CHANNELS, COARSE_CHANNELS = 112, 320
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class ClipFeatures:
+    """One labelled clip as the encoder sees it.
+
+    Attributes:
+        name: path below the data root.
+        film: which source video it was cut from, as far as file names tell; clips of one film are not independent.
+        label: index of the action.
+        middle: `(T, 112, S / 16, S / 16)` float16, every frame of the clip.
+        coarse: `(T, 320, S / 32, S / 32)` float16.
+        actor: `(T, 4)` xyxy in pixels of the S x S input, NaN where there is no box.
+    """
+
+    name: str
+    film: str
+    label: int
+    middle: np.ndarray
+    coarse: np.ndarray
+    actor: np.ndarray
+
+
+class FrozenEncoder:
+    """EfficientNet-Lite0 up to strides 16 and 32.
+
+    Args:
+        weights: see `load_efficientnet_lite0_imagenet`; None for random weights, which is for tests alone.
+        size: S, side of the square that frames are resized to.
+    """
+
+    def __init__(self, weights: str | os.PathLike | None, size: int = 224):
+        torch.manual_seed(0)
+        self.network = timm.create_model(LITE0, features_only=True, out_indices=(3, 4))
+        if weights is not None:
+            wanted = self.network.state_dict()
+            tensors = load_efficientnet_lite0_imagenet(weights)
+            self.network.load_state_dict({name: tensors[name] for name in wanted})
+        self.network = self.network.eval().to(memory_format=torch.channels_last)
+        self.size = size
+        digest = "random" if weights is None else hashlib.sha1(Path(weights).read_bytes()).hexdigest()[:12]
+        self.key = f"{LITE0}-{digest}-{size}"
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`(T, h, w, 3)` uint8 RGB to the maps `(T, 112, S/16, S/16)` and `(T, 320, S/32, S/32)`, float16."""
+        found = []
+        for start in range(0, len(frames), _BATCH):
+            images = torch.from_numpy(frames[start : start + _BATCH]).permute(0, 3, 1, 2)  # (n, 3, h, w)
+            images = transforms.resize(images, [self.size, self.size], antialias=True).float().div_(127.5).sub_(1)
+            found.append([maps.half().numpy() for maps in self.network(images)])
+        middle, coarse = (np.concatenate(maps) for maps in zip(*found, strict=True))
+        return middle, coarse
+
+
+def read_clips(root, part: str, encoder: FrozenEncoder, cache, limit: int | None = None) -> list[ClipFeatures]:
+    """The JHMDB clips of one part with their features, encoded now or read from the cache.
+
+    Args:
+        root: data root with `actions/jhmdb`.
+        part: "train", "dev" or "val", by the committed lists.
+        encoder: what sees the frames.
+        cache: folder for features; a run that stops goes on where it was.
+        limit: this many clips of each class alone.
+
+    Raises:
+        FileNotFoundError: no labelled clips at `root`.
+        ValueError: the part is empty.
+    """
+    sources = action_sources(root, part, sets=(ACTION_SET,))
+    if limit is not None:
+        sources = _first_of_each_class(sources, limit)
+    if not sources:
+        raise ValueError(
+            f"No clip of the {part} list lies below {root}. Expected actions/{ACTION_SET}/train/CLASS/*.mp4."
+        )
+    films = _films(sources)
+    folder = Path(cache) / encoder.key
+    folder.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(sources, desc=f"features of {part}", unit="clip", disable=None, leave=False)
+    return [_read_clip(source, films[source.name], encoder, folder) for source in bar]
+
+
+def _read_clip(source: ClipSource, film: str, encoder: FrozenEncoder, folder: Path) -> ClipFeatures:
+    status = source.frames.path.stat()
+    key = hashlib.sha1(f"{source.name}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
+    path = folder / f"{key}.npz"
+    if not path.is_file():
+        middle, coarse = encoder.encode(source.frames.read(np.arange(source.first, source.stop)))
+        with atomic_path(path) as partial:
+            np.savez(partial, middle=middle, coarse=coarse)
+    with np.load(path) as arrays:
+        middle, coarse = arrays["middle"], arrays["coarse"]
+    actor = np.full((len(middle), 4), np.nan, np.float32)
+    if source.actor is not None:
+        factor = encoder.size / np.array([source.frames.width, source.frames.height] * 2, np.float32)
+        actor = source.actor[source.first : source.stop] * factor
+    return ClipFeatures(source.name, film, source.label, middle, coarse, actor)
+
+
+def _films(sources: Sequence[ClipSource]) -> dict[str, str]:
+    keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
+    group = group_sources(set(keys.values()))
+    return {name: group[key] for name, key in keys.items()}
+
+
+def _first_of_each_class(sources: Sequence[ClipSource], limit: int) -> list[ClipSource]:
+    counts: dict[int, int] = {}
+    kept = []
+    for source in sources:
+        counts[source.label] = counts.get(source.label, 0) + 1
+        if counts[source.label] <= limit:
+            kept.append(source)
+    return kept

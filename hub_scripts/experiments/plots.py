@@ -1,0 +1,77 @@
+"""Pictures of reports: small, on white, without a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..atomic_files import atomic_path
+from .statistics import Interval
+
+
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **options) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes as a two-dimensional array; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG file whole or not at all."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=100)
+
+
+def draw_intervals(
+    axes: Axes,
+    names: Sequence[str],
+    seeds: Sequence[np.ndarray],
+    intervals: Sequence[Interval],
+    color: str = "tab:blue",
+) -> None:
+    """One line a variant: a dot for every seed, the mean, and its interval.
+
+    Args:
+        axes: where to draw.
+        names: of the variants, from top to bottom.
+        seeds: figures of the seeds of each.
+        intervals: of the means.
+        color: of the means.
+    """
+    places = np.arange(len(names))[::-1]
+    for place, values, interval in zip(places, seeds, intervals, strict=True):
+        axes.plot([interval.low, interval.high], [place, place], color=color, linewidth=2, alpha=0.5)
+        axes.plot(values, np.full(len(values), place), ".", color="0.35", markersize=5, zorder=3)
+        axes.plot(interval.mean, place, "o", color=color, markersize=8)
+    axes.set_yticks(places, names)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+
+
+def draw_grid(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], digits: int = 1) -> None:
+    """A table of colours with its numbers.
+
+    Args:
+        axes: where to draw.
+        values: `(rows, columns)`.
+        rows: their names.
+        columns: their names.
+        digits: after the point.
+    """
+    axes.imshow(values, cmap="Blues", aspect="auto")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(
+            column, row, f"{value:.{digits}f}", ha="center", va="center", color="white" if value > middle else "black"
+        )

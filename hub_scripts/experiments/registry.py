@@ -1,0 +1,22 @@
+"""The experiments by name, each loaded only when it is wanted."""
+
+from importlib import import_module
+
+from .experiment import Experiment
+
+_PLACES = {
+    "temporal-module": ("temporal_module", "TemporalModule"),
+}
+NAMES = tuple(_PLACES)
+
+
+def load_experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _PLACES:
+        raise ValueError(f"There is no experiment {name!r}. Choose one of {', '.join(NAMES)}.")
+    module, kind = _PLACES[name]
+    return getattr(import_module(f".{module}", __package__), kind)()
