@@ -108,22 +108,19 @@ class BoxMotion:
     def lose_sight(self, mean: np.ndarray, covariance: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         """Every filter after a time in which nothing could be seen: at the same place, its velocity unknown again.
 
-        Args:
-            mean: `(N, 8)`.
-            covariance: `(N, 3, 4)`.
-            seconds: elapsed time.
-
-        Returns:
-            The new `mean (N, 8)` and `covariance (N, 3, 4)`.
+        Arguments and what is returned as for `predict`.
         """
-        still, widened = mean.copy(), covariance.copy()
+        still = mean.copy()
         still[:, 4:] = 0.0
-        widened[:, 1] = 0.0
-        widened[:, 2] = _area(mean) * self._start
-        still, widened = self.predict(still, widened, seconds)
-        widened[:, 1] = 0.0
-        widened[:, 2] = _area(mean) * self._start
-        return still, widened
+        still, widened = self.predict(still, self._with_unknown_velocity(mean, covariance), seconds)
+        return still, self._with_unknown_velocity(mean, widened)
+
+    def _with_unknown_velocity(self, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """`covariance (N, 3, 4)` as if every velocity were that of a new filter."""
+        forgotten = covariance.copy()
+        forgotten[:, 1] = 0.0
+        forgotten[:, 2] = _area(mean) * self._start
+        return forgotten
 
     def update(
         self, mean: np.ndarray, covariance: np.ndarray, boxes: np.ndarray, scores: np.ndarray
