@@ -31,7 +31,8 @@ TITLE = "KineTrack: what happens, who is where, who does what"
 
 _HEADER = f"""<header class="kt-top">{read_asset("logo.svg")}
 <div><h1>KineTrack</h1><p>What happens in a video, who is where, and who does what: one model, one pass.</p></div>
-<button type="button" class="kt-theme" aria-label="Switch between light and dark">Light or dark</button></header>"""
+<button type="button" class="kt-theme" aria-label="Switch between light and dark"><i
+aria-hidden="true">◐</i><span>Light or dark</span></button></header>"""
 
 _SWITCH_THEME = """element.addEventListener("click", (event) => {
   if (event.target.closest(".kt-theme")) document.body.classList.toggle("dark");

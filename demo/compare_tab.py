@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import gradio as gr
 import numpy as np
 
+from ..processing.drawing import in_words
 from ..processing.findings_kinetrack import UNCERTAIN
 from ..processing.results import VideoAnalysis
 from .assets import read_asset
 from .context import EXAMPLE, Context
 from .controls import Controls, read_page
 from .jobs import Finished, Progress
-from .markup import escape, in_words, spoken_action
+from .markup import escape, short_names, spoken_action
 from .result_view import headline, player, progress_view
 from .run_buttons import PRIVATE, RunButtons
 from .safety import uploaded_video
@@ -87,14 +88,15 @@ def compare_view(left: Finished, right: Finished) -> str:
 
 def differences(left: Finished, right: Finished) -> Iterator[tuple[str, str, str]]:
     """(what, left, right) of settings and findings, in words."""
-    one, other = dict(_facts(left)), dict(_facts(right))
+    titles = short_names((left.choices.model, right.choices.model))
+    one, other = (dict(_facts(side, titles[side.choices.model])) for side in (left, right))
     for name in one | other:
         yield name, one.get(name, "not asked"), other.get(name, "not asked")
 
 
-def _facts(finished: Finished) -> Iterator[tuple[str, str]]:
+def _facts(finished: Finished, model: str) -> Iterator[tuple[str, str]]:
     analysis, choices = finished.analysis, finished.choices
-    yield "Model", analysis.model["name"]
+    yield "Model", model
     yield "Task", {"both": "actions and tracking", "tracking": "tracking", "actions": "actions"}[choices.task]
     yield "Threshold", f"{analysis.settings['threshold']:g}"
     yield "Frames a second", "every frame" if choices.fps is None else f"{choices.fps:g}"

@@ -1,11 +1,13 @@
 """The settings a visitor sees, and what they mean."""
 
+import functools
 import re
 
 import gradio as gr
 
 from .jobs import Choices
 from .limits import Refused
+from .markup import short_names
 from .networks import Networks
 
 TASKS = [("Actions and tracking", "both"), ("Only tracking", "tracking"), ("Only actions", "actions")]
@@ -42,13 +44,17 @@ class Controls:
             elem_id=f"{prefix}-fps",
         )
         with gr.Accordion("More settings", open=False):
-            self.model = gr.Dropdown(list(names), value=names[0], label="Model", elem_id=f"{prefix}-model")
+            titles = [(title, name) for name, title in short_names(names).items()]
+            self.model = gr.Dropdown(titles, value=names[0], label="Model", elem_id=f"{prefix}-model")
             self.size = gr.Textbox(
                 label="Model input, height × width",
                 placeholder="fitted to the video",
                 info="Multiples of 32, such as 256x448. Smaller is faster and misses small people.",
                 elem_id=f"{prefix}-size",
             )
+        # What suits one model does not suit another. Only where a person chose: a link sets both.
+        own_of_model = functools.partial(own_threshold, networks)
+        self.model.input(own_of_model, self.model, self.threshold, queue=False, api_visibility="private")
 
     @property
     def inputs(self) -> list:

@@ -17,11 +17,10 @@ from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..processing.drawing import identity_color, text_color
+from ..processing.drawing import identity_color, in_words, text_color
 from ..processing.session_kinetrack import KineTrackSession
 from .context import Context, sentence
 from .limits import Refused
-from .markup import in_words
 
 CODECS = ("vp8", "mjpeg")
 MAX_PIXELS = 1280 * 720
@@ -78,8 +77,8 @@ class LiveStream:
         return frames[-1] if frames else None
 
     def look(self, frame, milliseconds: float) -> dict:
-        """What is in a frame: `tracks` (`id`, `box` in shares of width and height, `color`, `ink`, `label`), `action`,
-        and `model_ms`, the time this took.
+        """What is in a frame: `tracks` (`id`, `box` in shares of width and height, `color`, `ink`, `label`, and `sure`,
+        whether the label is more than a guess), `action`, and `model_ms`, the time this took.
         """
         started = clock.perf_counter()
         self._last_time = max(milliseconds / 1000, self._last_time + 1e-3)
@@ -92,6 +91,7 @@ class LiveStream:
                 "color": identity_color(result.track_ids[row]),
                 "ink": text_color(identity_color(result.track_ids[row])),
                 "label": self._named(result.actions[row]),
+                "sure": bool(result.actions[row].max() >= self._sure),
             }
             for row in range(len(result.track_ids))
         ]

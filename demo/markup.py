@@ -1,8 +1,10 @@
 """Small pieces of HTML: escaping, times, and names of actions in words."""
 
 import html
-import re
+from collections.abc import Iterable
+from pathlib import Path
 
+from ..processing.drawing import in_words
 from ..processing.findings_kinetrack import UNCERTAIN
 
 # One colour a curve: Okabe and Ito's, told apart with every common form of colour blindness.
@@ -22,11 +24,6 @@ def clock_time(seconds: float) -> str:
     return f"{int(minutes)}:{rest:04.1f}"
 
 
-def in_words(label: str) -> str:
-    """`shoot_ball` as "shoot ball", `noFight` as "no fight"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.replace("_", " ")).lower()
-
-
 def spoken_action(action: str | None, confidence: float | None, ranked=()) -> str:
     """What somebody does, with how sure the model is: "walk 71 %", or "uncertain (walk 31 %)".
 
@@ -40,6 +37,21 @@ def spoken_action(action: str | None, confidence: float | None, ranked=()) -> st
     if action == UNCERTAIN:
         return f"uncertain ({in_words(ranked[0][0])} {ranked[0][1]:.0%})" if ranked else "uncertain"
     return f"{in_words(action)} {confidence:.0%}"
+
+
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """What visitors read for each model: of a folder the last names, as many as tell it from the others.
+
+    Args:
+        models: names, folders or Hub ids.
+    """
+    parts = {model: Path(model).resolve().parts if Path(model).is_dir() else (model,) for model in models}
+    short = {}
+    for model, own in parts.items():
+        others = [other for name, other in parts.items() if name != model]
+        count = next((n for n in range(1, len(own)) if all(other[-n:] != own[-n:] for other in others)), len(own))
+        short[model] = "/".join(own[-count:])
+    return short
 
 
 def percent(value: float) -> str:

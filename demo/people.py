@@ -1,10 +1,10 @@
 """The table of tracks, as HTML: who, when, doing what, how sure; `assets/player.js` sorts and filters it."""
 
-from ..processing.drawing import identity_color, text_color
+from ..processing.drawing import identity_color, in_words, text_color
 from ..processing.findings_kinetrack import UNCERTAIN
 from ..processing.results import VideoAnalysis
 from .evidence import Portrait
-from .markup import clock_time, escape, in_words, percent
+from .markup import clock_time, escape, percent
 
 # (key to sort by, heading, whether it starts with the largest)
 _COLUMNS = (

@@ -4,13 +4,14 @@ import shlex
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from ..processing.drawing import in_words
 from ..processing.findings_kinetrack import UNCERTAIN
 from ..processing.loading import DEFAULT_MODEL
 from ..processing.results import VideoAnalysis
 from ..processing.sinks import ANALYSIS, ANNOTATED_VIDEO, SUMMARY, TRACKS
 from .evidence import ATTENTION, VIEW
 from .jobs import Choices, Finished, Progress
-from .markup import clock_time, escape, in_words, percent
+from .markup import clock_time, escape, percent
 from .people import people_table
 from .timeline import timeline
 

@@ -6,10 +6,10 @@ Everything is placed in per cent of the video's length, so that it fits any widt
 
 import numpy as np
 
-from ..processing.drawing import identity_color, text_color
+from ..processing.drawing import identity_color, in_words, text_color
 from ..processing.findings_kinetrack import UNCERTAIN
 from ..processing.results import VideoAnalysis
-from .markup import CURVE_COLORS, clock_time, escape, in_words, percent, spoken_action
+from .markup import CURVE_COLORS, clock_time, escape, percent, spoken_action
 
 _WIDTH, _HEIGHT = 1000, 100  # of the drawings, stretched to fit
 
@@ -97,41 +97,43 @@ def _attention_row(analysis: VideoAnalysis, span: Span) -> str:
         return ""
     times = analysis.tick_times[: len(values)]
     top = max(2.0, 1.08 * float(values.max()))
-    points = span.points(*_held(times, values / top, span.end))
-    first, last = (point.split(",")[0] for point in (points.split()[0], points.split()[-1]))
     middle = _HEIGHT * (1 - 1 / top)
-    shapes = (
-        f'<polygon class="kt-beta-area" points="{first},{_HEIGHT} {points} {last},{_HEIGHT}"/>'
-        f'<line class="kt-average" x1="0" x2="{_WIDTH}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
-        f'<polyline class="kt-curve kt-beta" points="{points}"/>'
-    )
     best = int(values.argmax())
-    spoken = (
+    return _filled_row(
+        "Which moments count",
+        "attention β",
+        span.points(*_held(times, values / top, span.end)),
         f"Temporal attention beta over time, from {values.min():.2f} to {values.max():.2f} times the average of its "
-        f"window; highest at {clock_time(float(times[best]))}"
+        f"window; highest at {clock_time(float(times[best]))}",
+        f'<span class="kt-note" style="bottom:{percent(1 / top)}">average</span>',
+        "kt-attention",
+        f'<line class="kt-average" x1="0" x2="{_WIDTH}" y1="{middle:.1f}" y2="{middle:.1f}"/>',
     )
-    note = f'<span class="kt-note" style="bottom:{percent(1 / top)}">average</span>'
-    return _row("Which moments count", "attention β", _drawing(spoken, shapes) + note, "kt-attention")
 
 
 def _count_row(analysis: VideoAnalysis, span: Span) -> str:
     if analysis.settings["task"] == "actions":
         return ""
     counts = np.bincount(analysis.observations.position, minlength=len(analysis.times))
-    top = max(1, int(counts.max()))
-    times = np.repeat(np.append(analysis.times, span.end), 2)[1:-1]
-    points = span.points(times, np.repeat(counts, 2) / (1.1 * top))
-    shapes = (
-        f'<polygon class="kt-count-area" points="0,{_HEIGHT} {points} {_WIDTH},{_HEIGHT}"/>'
-        f'<polyline class="kt-curve kt-count" points="{points}"/>'
+    least, most, best = int(counts.min()), int(counts.max()), int(counts.argmax())
+    steps = np.repeat(np.append(analysis.times, span.end), 2)[1:-1]
+    steps[0] = 0.0
+    return _filled_row(
+        "How many",
+        "in view",
+        span.points(steps, np.repeat(counts, 2) / (1.1 * max(1, most))),
+        f"How many are in view over time: {least} to {most}, {counts.mean():.1f} on average, most at "
+        f"{clock_time(float(analysis.times[best]))}",
+        f'<span class="kt-note kt-top">{least} to {most}</span>',
+        "kt-counts",
     )
-    best = int(counts.argmax())
-    spoken = (
-        f"How many are in view over time: {int(counts.min())} to {top}, {counts.mean():.1f} on average, most at "
-        f"{clock_time(float(analysis.times[best]))}"
-    )
-    note = f'<span class="kt-note kt-top">{int(counts.min())} to {top}</span>'
-    return _row("How many", "in view", _drawing(spoken, shapes) + note, "kt-counts")
+
+
+def _filled_row(name: str, hint: str, points: str, description: str, note: str, kind: str, behind: str = "") -> str:
+    """A row with one curve over the whole time, filled down to the ground; `behind` is drawn behind the curve."""
+    ground = f'<polygon class="kt-ground" points="0,{_HEIGHT} {points} {_WIDTH},{_HEIGHT}"/>'
+    shapes = f'{ground}{behind}<polyline class="kt-curve" points="{points}"/>'
+    return _row(name, hint, _drawing(description, shapes) + note, kind)
 
 
 def _lanes(analysis: VideoAnalysis, span: Span) -> str:

@@ -31,7 +31,6 @@ class VideoTab:
             with gr.Column(scale=1, min_width=300, elem_classes="kt-side"):
                 self._build_inputs()
             with gr.Column(scale=3, min_width=320, elem_classes="kt-main"):
-                self.status = gr.HTML("", elem_id="kt-status", apply_default_css=False)
                 self.result = gr.HTML(
                     EMPTY, elem_id="kt-result", js_on_load=read_asset("player.js"), apply_default_css=False
                 )
@@ -52,10 +51,11 @@ class VideoTab:
                     label="Address of a video file", placeholder="https://…", elem_id="kt-address"
                 )
                 self.fetch = gr.Button("Fetch", size="sm", elem_id="kt-fetch")
-        self.controls = Controls(self.context.networks, "kt")
         self.buttons = RunButtons(self.context, "Analyse", "kt")
+        self.status = gr.HTML("", elem_id="kt-status", apply_default_css=False)
         limits = f"{describe_limits(self.context.options)} {_KEPT.format(self.context.options)}"
         gr.HTML(f'<p class="kt-limits">{limits}</p>', apply_default_css=False)
+        self.controls = Controls(self.context.networks, "kt")
 
     def _connect(self) -> None:
         self.example.click(lambda: str(EXAMPLE), outputs=self.video, queue=False, **PRIVATE)

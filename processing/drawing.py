@@ -1,5 +1,6 @@
 """Draws what the model sees onto frames: boxes, identities, traces, actions of people and clip, attention."""
 
+import re
 from pathlib import Path
 
 import matplotlib
@@ -54,8 +55,9 @@ class FrameAnnotator:
         action_threshold: float = 0.0,
         group_names: dict[str, list[str]] | None = None,
     ):
-        self.action_names, self.action_threshold = action_names, action_threshold
-        self.group_names = group_names or {}
+        self.action_names = None if action_names is None else [*map(in_words, action_names)]
+        self.action_threshold = action_threshold
+        self.group_names = {group: [*map(in_words, names)] for group, names in (group_names or {}).items()}
         side = min(height, width)
         self.thickness = max(1, round(side / 320))
         self.font_size = int(np.clip(round(side / 42), 9, 40))
@@ -188,6 +190,11 @@ def annotator_for(result, frame_rate: float, model: dict) -> FrameAnnotator:
 def _swapped(color: str) -> str:
     """A colour with red and blue exchanged: supervision takes frames to be BGR, and ours are RGB."""
     return "#" + color[5:7] + color[3:5] + color[1:3]
+
+
+def in_words(label: str) -> str:
+    """`shoot_ball` as "shoot ball", `noFight` as "no fight"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label.replace("_", " ")).lower()
 
 
 def top_action(probabilities: np.ndarray, names: list[str], threshold: float = 0.0) -> tuple[str, float]:

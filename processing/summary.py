@@ -6,7 +6,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .drawing import ATTENTION_FULL, identity_color, overlay_attention, text_color
+from .drawing import ATTENTION_FULL, identity_color, in_words, overlay_attention, text_color
 from .findings_kinetrack import UNCERTAIN
 from .results import VideoAnalysis
 
@@ -68,7 +68,7 @@ def _draw_header(part, analysis: VideoAnalysis) -> None:
     headline = source["name"]
     if analysis.action is not None:
         name, probability = analysis.actions[0]
-        phrase = f"{name} {probability:.0%}"
+        phrase = f"{in_words(name)} {probability:.0%}"
         headline += f":  {phrase}" if analysis.action != UNCERTAIN else f":  uncertain (likeliest: {phrase})"
     facts = [f"{source['width']}×{source['height']}", f"{analysis.duration:.1f} s", f"{len(analysis.times)} frames"]
     if analysis.settings["task"] != "actions":
@@ -157,7 +157,7 @@ def _title(axes, text: str) -> None:
 
 def _draw_actions(axes, analysis: VideoAnalysis) -> None:
     _title(axes, "What happens: action probabilities of the whole frame (vertical lines part its windows)")
-    names, times, curves = analysis.model["actions"], analysis.tick_times, analysis.tick_probabilities
+    names, times, curves = [*map(in_words, analysis.model["actions"])], analysis.tick_times, analysis.tick_probabilities
     best = np.argsort(-curves.mean(0), kind="stable")[: len(_CURVE_COLORS)]
     best = best[np.argsort(-curves[-1, best], kind="stable")]  # names stand in the order in which the curves end
     places = _spread(curves[-1, best], 0.155)
@@ -221,7 +221,7 @@ def _draw_lanes(axes, analysis: VideoAnalysis) -> None:
         bars = [(start, max(end - start, step)) for start, end in track.visits]
         axes.broken_barh(bars, (lane - 0.36, 0.72), facecolors=color, edgecolor="#00000055", linewidth=0.5)
         if track.action is not None:
-            text = track.action if track.action == UNCERTAIN else f"{track.action} {track.confidence:.0%}"
+            text = track.action if track.action == UNCERTAIN else f"{in_words(track.action)} {track.confidence:.0%}"
             axes.text(
                 bars[-1][0] + bars[-1][1],
                 lane,

@@ -1,4 +1,5 @@
 // The webcam: frames are encoded and sent while the machine keeps up, and left out while it does not.
+// What is shown is the frame that the boxes belong to, so that nobody walks out of a box; the camera itself is ahead of it.
 
 const AHEAD = 2; // frames on their way at once: one being looked at, one travelling
 const KEY_EVERY = 60; // frames between two that need no other
@@ -15,7 +16,7 @@ element.addEventListener("click", (event) => {
 
 async function start() {
   say("");
-  run = { sent: 0, answered: 0, seen: 0, left: 0, answers: [], delays: [], captured: new Map(), tracks: [] };
+  run = { sent: 0, answered: 0, seen: 0, left: 0, answers: [], delays: [], captured: new Map() };
   find(".kt-start").textContent = "Stop the camera";
   try {
     if (!navigator.mediaDevices) throw new Error("This page needs https:// to use the camera.");
@@ -101,20 +102,21 @@ function watchCamera(mine) {
 async function send(mine) {
   mine.encoding = true;
   const now = performance.now();
-  const encoded = mine.codec === "vp8" ? await encode(mine, now) : await photograph();
+  const picture = await createImageBitmap(camera);
+  const encoded = mine.codec === "vp8" ? await encode(mine, picture, now) : await photograph(picture);
   mine.encoding = false;
-  if (!encoded || run !== mine || mine.socket.readyState !== WebSocket.OPEN) return;
+  if (!encoded || run !== mine || mine.socket.readyState !== WebSocket.OPEN) return picture.close();
   const message = new Uint8Array(12 + encoded.byteLength);
   const header = new DataView(message.buffer);
   mine.sent += 1;
   header.setUint32(0, mine.sent, true);
   header.setFloat64(4, now, true);
   message.set(encoded, 12);
-  mine.captured.set(mine.sent, now);
+  mine.captured.set(mine.sent, { now, picture });
   mine.socket.send(message);
 }
 
-function encode(mine, now) {
+function encode(mine, picture, now) {
   return new Promise((done) => {
     mine.done = done;
     if (!mine.encoder) {
@@ -128,16 +130,16 @@ function encode(mine, now) {
       });
       mine.encoder.configure(encoderSettings());
     }
-    const frame = new VideoFrame(camera, { timestamp: Math.round(1000 * now) });
+    const frame = new VideoFrame(picture, { timestamp: Math.round(1000 * now) });
     mine.encoder.encode(frame, { keyFrame: mine.sent % KEY_EVERY === 0 });
     frame.close();
   });
 }
 
-async function photograph() {
+async function photograph(picture) {
   const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: camera.videoWidth, height: camera.videoHeight });
-  canvas.getContext("2d").drawImage(camera, 0, 0);
+  Object.assign(canvas, { width: picture.width, height: picture.height });
+  canvas.getContext("2d").drawImage(picture, 0, 0);
   const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.8));
   return new Uint8Array(await blob.arrayBuffer());
 }
@@ -146,17 +148,19 @@ function take(mine, answer) {
   const now = performance.now();
   mine.answered = answer.number;
   mine.left += answer.skipped;
-  for (const number of [...mine.captured.keys()])
+  const seen = mine.captured.get(answer.number);
+  if (seen) mine.delays.push(now - seen.now);
+  for (const [number, { picture }] of mine.captured)
     if (number <= answer.number) {
-      if (number === answer.number) mine.delays.push(now - mine.captured.get(number));
+      if (picture !== seen?.picture) picture.close();
       mine.captured.delete(number);
     }
-  if (!answer.tracks) return;
+  if (!answer.tracks) return seen?.picture.close();
   mine.answers.push(now);
   while (mine.answers.length > 2 && now - mine.answers[0] > 2000) mine.answers.shift();
   while (mine.delays.length > 20) mine.delays.shift();
-  mine.tracks = answer.tracks;
-  draw(answer.tracks);
+  draw(answer.tracks, seen.picture);
+  seen.picture.close();
   show(mine, answer, now);
 }
 
@@ -187,12 +191,13 @@ function show(mine, answer, now) {
   find(".kt-spoken").textContent = count === 1 ? "1 person in view" : `${count} people in view`;
 }
 
-function draw(tracks) {
+function draw(tracks, picture) {
   const canvas = find(".kt-overlay");
   const density = Math.min(2, window.devicePixelRatio || 1);
   const [width, height] = [canvas.clientWidth * density, canvas.clientHeight * density];
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0, width, height);
   context.lineWidth = 3 * density;
   context.font = `600 ${13 * density}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -200,7 +205,7 @@ function draw(tracks) {
     const [x1, y1, x2, y2] = track.box.map((value, index) => value * (index % 2 ? height : width));
     context.strokeStyle = track.color;
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-    const text = `#${track.id} ${track.label}`;
+    const text = `#${track.id} ${track.sure ? track.label : "?"}`; // the list beside the picture has all of it
     const room = context.measureText(text).width + 12 * density;
     const left = Math.max(0, Math.min(x1, width - room));
     const top = Math.max(0, y1 - 22 * density);

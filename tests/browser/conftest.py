@@ -1,10 +1,11 @@
 """The demo as a person starts it, and Debian's Chromium driven by Playwright.
 
 Set KINETRACK_CHROMIUM to use another Chromium, KINETRACK_SCREENSHOTS to a folder to keep pictures of every stage, and
-KINETRACK_DEMO_URL to test a demo that is running already (started with --max-seconds 20).
+KINETRACK_DEMO_URL to test a demo that is running already (started with --max-seconds 20 and the models of `demo_url`).
 """
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from kinetrack.processing.loading import DEFAULT_MODEL, SHIPPED_MODELS
 from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "hub_scripts" / "examples" / "pets2009.mp4"
@@ -28,6 +30,7 @@ ARGUMENTS = [
     *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
 ]
 SIZE = {"width": 1360, "height": 900}
+STRICT = 0.6  # from which score the second checkpoint reports somebody
 PHONE = {"width": 390, "height": 844}
 
 
@@ -60,8 +63,19 @@ def example() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_url():
-    """Address of `kinetrack demo`, started in a process of its own."""
+def second_checkpoint(tmp_path_factory) -> Path:
+    """The shipped model under another name, and with another threshold of its own."""
+    folder = tmp_path_factory.mktemp("models") / "kinetrack-strict"
+    shutil.copytree(SHIPPED_MODELS / DEFAULT_MODEL, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["detection_threshold"] = STRICT
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_url(second_checkpoint):
+    """Address of `kinetrack demo` with two models, started in a process of its own."""
     if os.environ.get("KINETRACK_DEMO_URL"):
         yield os.environ["KINETRACK_DEMO_URL"]
         return
@@ -69,7 +83,8 @@ def demo_url():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "kinetrack.hub_scripts.cli", "demo", "--port", str(port), "--max-seconds", "20"]
-    server = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command += ["--device", "cpu", "--model", DEFAULT_MODEL, "--model", str(second_checkpoint)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}/"
     deadline = time.monotonic() + 300
     while True:
@@ -141,6 +156,7 @@ class Visitor:
         started = time.perf_counter()
         self.page.goto(self.url + query)
         self.page.locator("#kt-run").wait_for()
+        self.page.get_by_text("Loading...").first.wait_for(state="hidden")
         return time.perf_counter() - started
 
     def tab(self, name: str) -> None:
@@ -157,6 +173,11 @@ class Visitor:
         field.set_input_files(str(path))
         self.page.locator(f"{place} video").wait_for()
 
+    def choose(self, place: str, option: str) -> None:
+        """Picks an entry of a dropdown."""
+        self.page.locator(f"{place} input").click()
+        self.page.locator(place).get_by_role("option", name=option, exact=True).click()
+
     def analyse(self, seconds: float = 120) -> float:
         """Presses the button; returns the seconds until the result is there."""
         started = time.perf_counter()
@@ -168,7 +189,9 @@ class Visitor:
 
     def wait_for_frame(self, place: str = "#kt-result") -> None:
         """Waits until the annotated video can be shown."""
-        self.page.wait_for_function(f"document.querySelector('{place} .kt-screen video').readyState >= 2")
+        self.page.wait_for_function(f"document.querySelector('{place} .kt-screen video').readyState === 4")
+        if os.environ.get("KINETRACK_SCREENSHOTS"):
+            self.page.wait_for_timeout(800)  # until the browser's own spinner has faded
 
     def video_time(self) -> float:
         """Seconds where the annotated video is."""

@@ -43,7 +43,6 @@ def test_two_settings_are_compared_in_step(visit, long_video_path, patience):
     videos = visitor.page.locator("#kt-compare-result .kt-result video")
     videos.nth(1).wait_for(timeout=120_000 * patience)
     visitor.wait_for_frame("#kt-compare-result")
-    visitor.picture("11-compare", full_page=True)
     assert videos.count() == 2
     videos.nth(0).evaluate("(video) => (video.currentTime = 1.5)")
     visitor.page.wait_for_function(
@@ -55,6 +54,30 @@ def test_two_settings_are_compared_in_step(visit, long_video_path, patience):
     assert "kt-differs" in rows["Task"].get_attribute("class")
     assert rows["What happens"].locator("td").nth(1).inner_text() == "not asked"
     assert rows["Model"].get_attribute("class") is None
+
+
+def test_two_checkpoints_are_compared_each_at_its_own_threshold(visit, patience):
+    visitor = visit()
+    visitor.open()
+    visitor.tab("Compare")
+    visitor.page.get_by_role("button", name="Use the example", exact=True).click()
+    visitor.page.locator("#kt-compare-video video").wait_for()
+    for side in ("left", "right"):
+        visitor.choose(f"#kt-{side}-fps", "5 a second")
+    visitor.page.get_by_role("button", name="More settings").nth(1).click()
+    visitor.choose("#kt-right-model", "kinetrack-strict")
+    visitor.page.wait_for_function("document.querySelector('#kt-right-threshold input[type=number]').value === '0.6'")
+    visitor.page.locator("#kt-compare-run").click()
+    visitor.page.locator("#kt-compare-result video").nth(1).wait_for(timeout=120_000 * patience)
+    visitor.wait_for_frame("#kt-compare-result")
+    visitor.picture("11-compare", full_page=True)
+    rows = {
+        row.locator("th").inner_text(): [cell.inner_text() for cell in row.locator("td").all()]
+        for row in visitor.page.locator(".kt-differences tbody tr").all()
+    }
+    assert rows["Model"] == ["kinetrack-nano", "kinetrack-strict"]
+    assert rows["Threshold"][1] == "0.6" and rows["Threshold"][0] != "0.6"
+    assert float(rows["In view at once"][0].split()[0]) > float(rows["In view at once"][1].split()[0])
 
 
 def test_the_explanation_talks_about_this_very_clip(analysed):

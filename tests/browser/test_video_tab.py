@@ -260,15 +260,14 @@ def test_a_link_brings_the_settings_back(visit, long_video_path):
     assert visitor.page.locator("#kt-result .kt-actions").count() == 0
 
 
-def test_it_fits_a_phone(visit, phone, long_video_path):
+def test_it_fits_a_phone(visit, phone, example):
     visitor = visit(**phone)
     visitor.open()
-    wider = "document.scrollingElement.scrollWidth - window.innerWidth"
+    wider = f"document.scrollingElement.scrollWidth - {phone['viewport']['width']}"  # innerWidth grows with the page
     assert visitor.page.evaluate(wider) <= 0
-    visitor.give(long_video_path)
+    visitor.give(example)
     visitor.analyse()
     visitor.wait_for_frame()
-    visitor.page.wait_for_timeout(500)
     visitor.picture("9-phone", full_page=True)
     assert visitor.page.evaluate(wider) <= 0
     for name in ("Live", "Compare", "How it works"):

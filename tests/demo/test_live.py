@@ -51,7 +51,8 @@ def test_a_stream_sees_what_a_session_sees(codec, context, draw_frames):
         seen = stream.look(decoded, 40.0 * number)
     assert seen["tracks"] and seen["model_ms"] > 0
     for track in seen["tracks"]:
-        assert set(track) == {"id", "box", "color", "ink", "label"}
+        assert set(track) == {"id", "box", "color", "ink", "label", "sure"}
+        assert track["sure"] != track["label"].startswith("uncertain")
         x1, y1, x2, y2 = track["box"]
         assert x1 < x2 and y1 < y2
     assert [track["id"] for track in seen["tracks"]] == sorted({track["id"] for track in seen["tracks"]})

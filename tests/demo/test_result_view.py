@@ -12,7 +12,7 @@ from kinetrack.demo.compare_tab import compare_view, differences
 from kinetrack.demo.evidence import ATTENTION, VIEW
 from kinetrack.demo.explain_tab import beta_at, explain_clip, people_share
 from kinetrack.demo.jobs import Choices, Finished, Progress
-from kinetrack.demo.markup import clock_time, escape, in_words, spoken_action
+from kinetrack.demo.markup import clock_time, escape, short_names, spoken_action
 from kinetrack.demo.people import people_table
 from kinetrack.demo.result_view import (
     command_line,
@@ -23,6 +23,7 @@ from kinetrack.demo.result_view import (
     settings_query,
 )
 from kinetrack.demo.timeline import Span, timeline
+from kinetrack.processing.drawing import in_words
 from kinetrack.processing.results import KeyFrame
 from PIL import Image
 
@@ -192,6 +193,15 @@ def test_differences_name_what_differs(finished):
     rows = {name: (left, right) for name, left, right in differences(finished, other)}
     assert rows["Frames a second"] == ("every frame", "5")
     assert rows["Identities"][0] == rows["Identities"][1] == str(len(finished.analysis.tracks))
+
+
+def test_models_are_called_by_what_tells_them_apart(tmp_path):
+    folders = [tmp_path / run / "model" for run in ("one", "two")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    names = ["kinetrack-nano", "me/model", *map(str, folders)]
+    assert list(short_names(names).values()) == ["kinetrack-nano", "me/model", "one/model", "two/model"]
+    assert short_names([str(folders[0])]) == {str(folders[0]): "model"}
 
 
 def test_the_share_of_attention_on_people_is_measured():

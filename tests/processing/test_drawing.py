@@ -144,7 +144,7 @@ def test_banner_tells_the_clips_action_and_groups():
     )
     groups = {"fight": np.array([0.9, 0.1])}
     sure = result_with([], clip=np.array([0.7, 0.2, 0.1]), groups=groups)
-    assert annotator.banner_text(sure) == "walk 70%  |  fight: noFight 90%"
+    assert annotator.banner_text(sure) == "walk 70%  |  fight: no fight 90%"
     unsure = result_with([], clip=np.array([0.4, 0.3, 0.3]), groups={"fight": np.array([0.45, 0.55])})
     assert annotator.banner_text(unsure) == "uncertain (walk 40%)  |  fight: uncertain (fight 55%)"
     assert (drawn(sure, annotator)[:24, :100] != 100).any()
