@@ -17,11 +17,13 @@ from .cli_options import (
     Backend,
     BackendOption,
     DeviceOption,
+    ModelArgument,
     ModelOption,
     SizeOption,
     Task,
     TaskOption,
     ThresholdOption,
+    TrainedModelArgument,
     UntrainedOption,
 )
 from .cli_stream import add_stream_command
@@ -215,7 +217,7 @@ def train(
     "--task tracking -o report[/cyan]"
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Installed model, folder, or Hub id.", metavar="MODEL")],
+    model: ModelArgument,
     data: Annotated[
         Path, typer.Option("--data", help="Folder with MOT sequences, folders of clips by class, or both.")
     ],
@@ -295,9 +297,7 @@ def evaluate(
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack calibrate runs/nano/model --data data[/cyan]")
 def calibrate(
-    model: Annotated[
-        Path, typer.Argument(help="Folder of a trained model, whose config.json is changed.", metavar="MODEL")
-    ],
+    model: TrainedModelArgument,
     data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/ and actions/.")],
     precision: Annotated[
         float, typer.Option("--precision", help="Share of right actions wanted among those not called uncertain.")
@@ -316,9 +316,7 @@ def calibrate(
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack tune runs/nano/model --data data[/cyan]")
 def tune(
-    model: Annotated[
-        Path, typer.Argument(help="Folder of a trained model, whose config.json is changed.", metavar="MODEL")
-    ],
+    model: TrainedModelArgument,
     data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/.")],
     trials: Annotated[int, typer.Option("--trials", help="How many settings to try.")] = 150,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-RepositoryArgument = Annotated[str, typer.Argument(help="Where on the Hub.", metavar="OWNER/NAME")]
+from .cli_options import DeviceOption, DryUploadOption, MessageOption, PrivateOption, RepositoryArgument
 
 
 def demo(
@@ -19,9 +19,7 @@ def demo(
     port: Annotated[
         int | None, typer.Option("--port", help="Port. \\[default: the first free one from 7860 on]")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1 … \\[default: a GPU if there is one]")
-    ] = None,
+    device: DeviceOption = None,
     seconds: Annotated[
         float | None, typer.Option("--max-seconds", help="Longest video taken. \\[default: 120]", metavar="S")
     ] = None,
@@ -50,9 +48,9 @@ def push_space(
         str | None,
         typer.Option("--model", "-m", help="Hub id that the Space shows. \\[default: the installed model]"),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="A new Space is only for you.")] = False,
-    message: Annotated[str | None, typer.Option("--message", help="Of the commit.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, and upload nothing.")] = False,
+    private: PrivateOption = False,
+    message: MessageOption = None,
+    dry_run: DryUploadOption = False,
 ) -> None:
     """Upload the demo as a Hugging Face Space, with KineTrack's wheel; the free CPU hardware is enough."""
     from .push_space import build_space

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_options import ModelArgument, UntrainedOption
+
 
 class Format(StrEnum):
     """Kinds of file."""
@@ -23,7 +25,7 @@ class Mode(StrEnum):
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Installed model, folder, or Hub id.", metavar="MODEL")],
+    model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
     format: Annotated[Format, typer.Option("--format", help="Kind of file.")] = Format.onnx,
     mode: Annotated[
@@ -43,9 +45,7 @@ def export(
     frames: Annotated[
         int | None, typer.Option("--frames", help="T of a clip. \\[default: the model's]", metavar="T")
     ] = None,
-    allow_untrained: Annotated[
-        bool, typer.Option("--allow-untrained", help="Export a model that was never trained.")
-    ] = False,
+    allow_untrained: UntrainedOption = False,
 ) -> None:
     r"""Write a model as a graph that runs without this package; a README in the folder says how.
 

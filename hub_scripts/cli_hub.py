@@ -5,29 +5,28 @@ from typing import Annotated
 
 import typer
 
-UntrainedOption = Annotated[
-    bool, typer.Option("--allow-untrained", help="Accept a model whose configuration says trained=false.")
-]
+from .cli_options import (
+    CheckpointArgument,
+    DryUploadOption,
+    MessageOption,
+    PrivateOption,
+    RepositoryArgument,
+    UntrainedOption,
+)
 
 
 def card(
-    checkpoint: Annotated[
-        str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
-    ],
+    checkpoint: CheckpointArgument,
     allow_untrained: UntrainedOption = False,
 ) -> None:
     """Write a checkpoint's model card, README.md, from its configuration, its scores and its card_notes.md."""
-    from ..processing.loading import SHIPPED_MODELS, shipped_models
     from .model_card import write_card
 
-    folder = SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint
-    print(write_card(folder, allow_untrained))
+    print(write_card(_folder_of(checkpoint), allow_untrained))
 
 
 def bundle(
-    checkpoint: Annotated[
-        str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
-    ],
+    checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
     allow_untrained: UntrainedOption = False,
 ) -> None:
@@ -35,24 +34,22 @@ def bundle(
 
     The last step proves that, in processes that cannot import kinetrack; it takes about a minute.
     """
-    from ..processing.loading import SHIPPED_MODELS, shipped_models
     from .bundle import bundle as make_bundle
 
-    folder = SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else checkpoint
-    folder = make_bundle(folder, output, allow_untrained=allow_untrained, progress=True)
+    folder = make_bundle(_folder_of(checkpoint), output, allow_untrained=allow_untrained, progress=True)
     print(f"{folder} loads without KineTrack, with the same outputs to the bit.")
     print(f"Share it with: kinetrack push {folder} OWNER/NAME")
 
 
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder made by `kinetrack bundle`.", metavar="DIR")],
-    repository: Annotated[str, typer.Argument(help="Where on the Hub.", metavar="OWNER/NAME")],
-    private: Annotated[bool, typer.Option("--private", help="A new repository is only for you.")] = False,
+    repository: RepositoryArgument,
+    private: PrivateOption = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch to commit to.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
-    message: Annotated[str | None, typer.Option("--message", help="Of the commit.")] = None,
+    message: MessageOption = None,
     allow_untrained: UntrainedOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, without a network.")] = False,
+    dry_run: DryUploadOption = False,
 ) -> None:
     """Upload a bundle to the Hub in one commit, after proving again that it loads by itself."""
     from .push import list_upload
@@ -75,6 +72,13 @@ def push(
         progress=True,
     )
     print(url)
+
+
+def _folder_of(checkpoint: str) -> Path:
+    """Where a checkpoint lies that is named by its folder, or as installed."""
+    from ..processing.loading import SHIPPED_MODELS, shipped_models
+
+    return SHIPPED_MODELS / checkpoint if checkpoint in shipped_models() else Path(checkpoint)
 
 
 def add_hub_commands(app: typer.Typer) -> None:

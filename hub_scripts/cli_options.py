@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,17 @@ def parse_size(text: str) -> tuple[int, int]:
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help="Installed model, folder, or Hub id (owner/name).", metavar="MODEL")
 ]
+ModelArgument = Annotated[str, typer.Argument(help="Installed model, folder, or Hub id (owner/name).", metavar="MODEL")]
+TrainedModelArgument = Annotated[
+    Path, typer.Argument(help="Folder of a trained model, whose config.json is changed.", metavar="MODEL")
+]
+CheckpointArgument = Annotated[
+    str, typer.Argument(help="Folder of a trained model, or one installed with KineTrack.", metavar="CHECKPOINT")
+]
+RepositoryArgument = Annotated[str, typer.Argument(help="Where on the Hub.", metavar="OWNER/NAME")]
+PrivateOption = Annotated[bool, typer.Option("--private", help="A new repository is only for you.")]
+MessageOption = Annotated[str | None, typer.Option("--message", help="Of the commit.")]
+DryUploadOption = Annotated[bool, typer.Option("--dry-run", help="List what would go, and upload nothing.")]
 TaskOption = Annotated[Task, typer.Option("--task", help="What to look for.")]
 ThresholdOption = Annotated[
     float | None,
@@ -60,5 +72,5 @@ BackendOption = Annotated[
     typer.Option("--backend", help="What runs the model; auto: on a CPU the fastest exact one that is installed."),
 ]
 UntrainedOption = Annotated[
-    bool, typer.Option("--allow-untrained", help="Run a model that was never trained; its results are noise.")
+    bool, typer.Option("--allow-untrained", help="Take a model that was never trained; its results are noise.")
 ]
