@@ -196,6 +196,23 @@ def test_what_is_no_video_is_answered_with_a_sentence(visit, tmp_path, content, 
     visitor.picture("8-no-video")
 
 
+def test_an_address_within_the_network_is_answered_with_a_sentence(visit):
+    visitor = visit()
+    visitor.open()
+    visitor.page.get_by_role("button", name="From an address").click()
+    visitor.page.locator("#kt-address textarea, #kt-address input").fill("http://169.254.169.254/holiday.mp4")
+    visitor.page.locator("#kt-fetch").click()
+    visitor.page.locator("#kt-status .kt-error").wait_for()
+    assert "leads to a private network" in visitor.page.locator("#kt-status").inner_text()
+
+
+def test_the_start_is_seen_without_scrolling(visit):
+    visitor = visit(viewport={"width": 1280, "height": 720})
+    visitor.open()
+    button = visitor.page.locator("#kt-run").bounding_box()
+    assert button["y"] + button["height"] <= 720
+
+
 def test_a_video_that_is_too_long_is_refused_before_any_work(visit, make_video, draw_frames, tmp_path):
     path = make_video(tmp_path / "long.mp4", draw_frames(50), frame_rate=2)
     visitor = visit()
@@ -260,12 +277,13 @@ def test_a_link_brings_the_settings_back(visit, long_video_path):
     assert visitor.page.locator("#kt-result .kt-actions").count() == 0
 
 
-def test_it_fits_a_phone(visit, phone, example):
+def test_it_fits_a_phone(visit, phone):
     visitor = visit(**phone)
     visitor.open()
     wider = f"document.scrollingElement.scrollWidth - {phone['viewport']['width']}"  # innerWidth grows with the page
     assert visitor.page.evaluate(wider) <= 0
-    visitor.give(example)
+    visitor.page.locator("#kt-example").click()
+    visitor.page.locator("#kt-video video").wait_for()
     visitor.analyse()
     visitor.wait_for_frame()
     visitor.picture("9-phone", full_page=True)

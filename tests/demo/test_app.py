@@ -1,5 +1,6 @@
 """The running demo, through the doors that programs use: its API, its files, and what it refuses."""
 
+import dataclasses
 import json
 import threading
 import time
@@ -195,12 +196,19 @@ def test_the_page_itself_asks_no_other_server(demo):
 
 
 def test_a_queue_that_is_full_turns_visitors_away(options):
-    import dataclasses
-
     from kinetrack.demo.app import build_app, make_context
 
     app = build_app(make_context(dataclasses.replace(options, queue_size=3)))
     assert app._queue.max_size == 3
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_addresses_are_asked_for_only_where_they_are_allowed(options, allowed):
+    from kinetrack.demo.app import build_app, make_context
+
+    app = build_app(make_context(dataclasses.replace(options, allow_urls=allowed)))
+    found = [block for block in app.blocks.values() if getattr(block, "elem_id", None) in ("kt-address", "kt-fetch")]
+    assert len(found) == (2 if allowed else 0)
 
 
 def test_errors_that_nobody_expects_are_logged_by_place_alone(caplog):
