@@ -12,7 +12,7 @@ from .assets import read_asset
 from .context import EXAMPLE, Context
 from .controls import Controls, read_page
 from .jobs import Finished, Progress
-from .markup import escape, short_names, spoken_action
+from .markup import escape, short_names, spoken_action, spoken_rate, spoken_task
 from .result_view import headline, player, progress_view
 from .run_buttons import PRIVATE, RunButtons
 from .safety import uploaded_video
@@ -97,9 +97,9 @@ def differences(left: Finished, right: Finished) -> Iterator[tuple[str, str, str
 def _facts(finished: Finished, model: str) -> Iterator[tuple[str, str]]:
     analysis, choices = finished.analysis, finished.choices
     yield "Model", model
-    yield "Task", {"both": "actions and tracking", "tracking": "tracking", "actions": "actions"}[choices.task]
+    yield "Task", spoken_task(choices.task)
     yield "Threshold", f"{analysis.settings['threshold']:g}"
-    yield "Frames a second", "every frame" if choices.fps is None else f"{choices.fps:g}"
+    yield "Frames a second", spoken_rate(choices.fps)
     yield "Frames looked at", str(len(analysis.times))
     if choices.task != "tracking":
         yield "What happens", spoken_action(analysis.action, analysis.confidence, analysis.actions)

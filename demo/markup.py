@@ -39,6 +39,16 @@ def spoken_action(action: str | None, confidence: float | None, ranked=()) -> st
     return f"{in_words(action)} {confidence:.0%}"
 
 
+def spoken_task(task: str) -> str:
+    """`both` as "actions and tracking"."""
+    return "actions and tracking" if task == "both" else task
+
+
+def spoken_rate(fps: float | None) -> str:
+    """Frames a second that were looked at: "10", or "every frame"."""
+    return "every frame" if fps is None else f"{fps:g}"
+
+
 def short_names(models: Iterable[str]) -> dict[str, str]:
     """What visitors read for each model: of a folder the last names, as many as tell it from the others.
 

@@ -15,6 +15,7 @@ _COLUMNS = (
     ("action", "Action", False),
     ("confidence", "Confidence", True),
 )
+_OF_ACTIONS = ("action", "confidence")
 
 
 def people_table(analysis: VideoAnalysis, portraits: dict[int, Portrait]) -> str:
@@ -46,47 +47,53 @@ def people_table(analysis: VideoAnalysis, portraits: dict[int, Portrait]) -> str
     )
 
 
-_OF_ACTIONS = ("action", "confidence")
-
-
 def _row(track, portrait: Portrait | None, several: bool, columns) -> str:
-    color = identity_color(track.id)
-    picture = (
-        f'<img src="{portrait.data_uri()}" width="42" height="56" loading="lazy" '
-        f'alt="Track {track.id} at {clock_time(portrait.time)}">'
-        if portrait
-        else '<span class="kt-no-picture" role="img" aria-label="no picture"></span>'
-    )
     length = sum(end - start for start, end in track.visits)
+    likeliest = in_words(track.actions[0][0]) if track.actions else ""
     sure = track.confidence or 0.0
-    action = "" if track.action is None else in_words(track.action)
-    if track.action == UNCERTAIN and track.actions:
-        action = f'<span class="kt-faint">uncertain</span> <small>maybe {escape(in_words(track.actions[0][0]))}</small>'
     cells = {
-        "id": f'<th scope="row"><button type="button" class="kt-who" data-time="{track.first_time:.4f}" '
-        f'data-track="{track.id}" aria-label="Track {track.id}: jump to {clock_time(track.first_time)}">{picture}'
-        f'<span class="kt-badge" style="background:{color};color:{text_color(color)}">#{track.id}</span>'
-        f"{escape(track.class_name) if several else ''}</button></th>",
-        "from": f"<td>{clock_time(track.first_time)}</td>",
-        "to": f"<td>{clock_time(track.last_time)}</td>",
-        "length": f"<td>{length:.1f} s</td>",
-        "action": f"<td>{action}</td>",
-        "confidence": f'<td><span class="kt-meter" aria-hidden="true"><i style="width:{percent(sure)};"></i></span> '
-        f"{sure:.0%}</td>",
+        "id": (track.id, f'<th scope="row">{_who(track, portrait, several)}</th>'),
+        "from": (track.first_time, f"<td>{clock_time(track.first_time)}</td>"),
+        "to": (track.last_time, f"<td>{clock_time(track.last_time)}</td>"),
+        "length": (length, f"<td>{length:.1f} s</td>"),
+        "action": (likeliest, f"<td>{_action(track, likeliest)}</td>"),
+        "confidence": (sure, f"<td>{_confidence(sure)}</td>"),
     }
-    values = {
-        "id": track.id,
-        "from": track.first_time,
-        "to": track.last_time,
-        "length": length,
-        "action": in_words(track.actions[0][0]) if track.actions else "",
-        "confidence": sure,
-    }
-    data = "".join(f' data-{key}="{escape(round(v, 4) if isinstance(v, float) else v)}"' for key, v in values.items())
+    data = "".join(
+        f' data-{key}="{escape(round(value, 4) if isinstance(value, float) else value)}"'
+        for key, (value, _) in cells.items()
+    )
     named = " uncertain" if track.action == UNCERTAIN else ""
-    words = f"#{track.id} {values['action']}{named} {track.class_name}"
+    words = f"#{track.id} {likeliest}{named} {track.class_name}"
     return (
         f'<tr{data} data-words="{escape(words.lower())}" data-track="{track.id}">'
-        + "".join(cells[key] for key, _, _ in columns)
+        + "".join(cells[key][1] for key, _, _ in columns)
         + "</tr>"
     )
+
+
+def _who(track, portrait: Portrait | None, several: bool) -> str:
+    """Picture and identity, which jump to where the track begins."""
+    color, start = identity_color(track.id), clock_time(track.first_time)
+    picture = '<span class="kt-no-picture" role="img" aria-label="no picture"></span>'
+    if portrait:
+        picture = (
+            f'<img src="{portrait.data_uri()}" width="42" height="56" loading="lazy" '
+            f'alt="Track {track.id} at {clock_time(portrait.time)}">'
+        )
+    return (
+        f'<button type="button" class="kt-who" data-time="{track.first_time:.4f}" data-track="{track.id}" '
+        f'aria-label="Track {track.id}: jump to {start}">{picture}'
+        f'<span class="kt-badge" style="background:{color};color:{text_color(color)}">#{track.id}</span>'
+        f"{escape(track.class_name) if several else ''}</button>"
+    )
+
+
+def _action(track, likeliest: str) -> str:
+    if track.action == UNCERTAIN and likeliest:
+        return f'<span class="kt-faint">uncertain</span> <small>maybe {escape(likeliest)}</small>'
+    return "" if track.action is None else escape(in_words(track.action))
+
+
+def _confidence(sure: float) -> str:
+    return f'<span class="kt-meter" aria-hidden="true"><i style="width:{percent(sure)};"></i></span> {sure:.0%}'

@@ -11,7 +11,7 @@ from ..processing.results import VideoAnalysis
 from ..processing.sinks import ANALYSIS, ANNOTATED_VIDEO, SUMMARY, TRACKS
 from .evidence import ATTENTION, VIEW
 from .jobs import Choices, Finished, Progress
-from .markup import clock_time, escape, percent
+from .markup import clock_time, escape, percent, spoken_rate, spoken_task
 from .people import people_table
 from .timeline import timeline
 
@@ -142,9 +142,9 @@ def how_to_repeat(analysis: VideoAnalysis, choices: Choices) -> str:
     settings = analysis.settings
     rows = {
         "Model": analysis.model["name"],
-        "Task": {"both": "actions and tracking", "tracking": "tracking", "actions": "actions"}[settings["task"]],
+        "Task": spoken_task(settings["task"]),
         "Threshold": f"{settings['threshold']:g}" + ("" if choices.threshold is not None else " (the model’s own)"),
-        "Frames a second": "every frame" if choices.fps is None else f"{choices.fps:g}",
+        "Frames a second": spoken_rate(choices.fps),
         "Model input": "fitted to the video" if choices.size is None else f"{choices.size[0]}×{choices.size[1]} pixels",
         "Device": settings["device"],
     }

@@ -16,6 +16,8 @@ from .run_buttons import PRIVATE, RunButtons
 from .safety import uploaded_video
 from .work import work
 
+_KEPT = "Files are deleted when you close this page, after {:.0f} minutes at the latest."
+
 
 class VideoTab:
     """The components of the tab.
@@ -53,7 +55,8 @@ class VideoTab:
                 self.fetch = gr.Button("Fetch", size="sm", elem_id="kt-fetch")
         self.buttons = RunButtons(self.context, "Analyse", "kt")
         self.status = gr.HTML("", elem_id="kt-status", apply_default_css=False)
-        limits = f"{describe_limits(self.context.options)} {_KEPT.format(self.context.options)}"
+        options = self.context.options
+        limits = f"{describe_limits(options)} {_KEPT.format(options.keep_minutes)}"
         gr.HTML(f'<p class="kt-limits">{limits}</p>', apply_default_css=False)
         self.controls = Controls(self.context.networks, "kt")
 
@@ -79,6 +82,3 @@ class VideoTab:
                 yield (progress_view(news),)
             else:
                 yield "", result_view(news), explain_clip(news)
-
-
-_KEPT = "Files are deleted when you close this page, after {0.keep_minutes:.0f} minutes at the latest."

@@ -12,7 +12,7 @@ from kinetrack.demo.compare_tab import compare_view, differences
 from kinetrack.demo.evidence import ATTENTION, VIEW
 from kinetrack.demo.explain_tab import beta_at, explain_clip, people_share
 from kinetrack.demo.jobs import Choices, Finished, Progress
-from kinetrack.demo.markup import clock_time, escape, short_names, spoken_action
+from kinetrack.demo.markup import clock_time, escape, short_names, spoken_action, spoken_rate, spoken_task
 from kinetrack.demo.people import people_table
 from kinetrack.demo.result_view import (
     command_line,
@@ -223,6 +223,8 @@ def test_the_clip_is_explained_with_its_own_numbers(finished):
 def test_words():
     assert [clock_time(value) for value in (5.25, 65.25)] == ["5.2 s", "1:05.2"]
     assert [in_words(label) for label in ("shoot_ball", "noFight", "walk")] == ["shoot ball", "no fight", "walk"]
+    assert [spoken_task(task) for task in ("both", "tracking")] == ["actions and tracking", "tracking"]
+    assert [spoken_rate(fps) for fps in (None, 10.0)] == ["every frame", "10"]
     assert spoken_action("walk", 0.71) == "walk 71%"
     assert spoken_action("uncertain", 0.31, [("walk", 0.31)]) == "uncertain (walk 31%)"
     assert escape("<a href='{$}'>") == "&lt;a href=&#x27;&#123;&#36;&#125;&#x27;&gt;"
