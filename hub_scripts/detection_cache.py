@@ -1,11 +1,12 @@
 """A model's detections of whole sequences, kept so that association can be tried out many times at no cost."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..processing.session_kinetrack import KineTrackSession
+from ..processing.session_kinetrack import KineTrackFrameResult, KineTrackSession
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from .atomic_files import atomic_path
 from .evaluation_items import Sequence, sequence_frames
@@ -47,7 +48,13 @@ class _Listener:
         return KineTracker().update(nobody)
 
 
-def detect_sequence(model, processor, sequence: Sequence, size: tuple[int, int] | None = None) -> SequenceDetections:
+def detect_sequence(
+    model,
+    processor,
+    sequence: Sequence,
+    size: tuple[int, int] | None = None,
+    on_result: Callable[[KineTrackFrameResult], None] | None = None,
+) -> SequenceDetections:
     """Run the stream form of a model over a sequence, without association.
 
     Args:
@@ -55,10 +62,15 @@ def detect_sequence(model, processor, sequence: Sequence, size: tuple[int, int] 
         processor: the model's.
         sequence: what to run.
         size: (height, width) of the model input, fitted to the video by default.
+        on_result: called with what the session says of every frame, which has no tracks.
     """
     session = KineTrackSession(model, processor, task="tracking", size=size)
     session.tracker = listener = _Listener()
-    times = [result.time for result in session.run(sequence_frames(sequence))]
+    times = []
+    for result in session.run(sequence_frames(sequence)):
+        times.append(result.time)
+        if on_result is not None:
+            on_result(result)
     return SequenceDetections(sequence, times, listener.heard)
 
 

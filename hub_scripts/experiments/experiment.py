@@ -1,7 +1,8 @@
 """What an experiment is: variants, seeds and minutes planned beforehand, cells that are run one by one, and a report.
 
 A cell is one variant with one seed. Everything that a report says is computed from the cells' measures in
-`results.json`, so that it can be written again without running anything, and so that a finding cannot say what was not measured.
+`results.json`, so that it can be written again without running anything, and so that a finding cannot say what was not
+measured.
 """
 
 from abc import ABC, abstractmethod

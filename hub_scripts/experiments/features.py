@@ -1,8 +1,8 @@
 """Frozen features of labelled clips, computed once and kept on disk, so that many small models can be trained on them.
 
 The encoder is EfficientNet-Lite0 with its ImageNet weights and not that of the shipped kinetrack-nano, which was
-trained on the labels of the very clips that the experiments train on. Its maps at strides 16 and 32 of every frame are kept in
-half precision: about 75 KB a frame of 224x224.
+trained on the labels of the very clips that the experiments train on. Its maps at strides 16 and 32 of every frame are
+kept in half precision: about 75 KB a frame of 224x224.
 """
 
 import hashlib
@@ -101,7 +101,7 @@ def read_clips(root, part: str, encoder: FrozenEncoder, cache, limit: int | None
         raise ValueError(
             f"No clip of the {part} list lies below {root}. Expected actions/{ACTION_SET}/train/CLASS/*.mp4."
         )
-    films = _films(sources)
+    films = film_names(sources)
     folder = Path(cache) / encoder.key
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(sources, desc=f"features of {part}", unit="clip", disable=None, leave=False)
@@ -125,7 +125,8 @@ def _read_clip(source: ClipSource, film: str, encoder: FrozenEncoder, folder: Pa
     return ClipFeatures(source.name, film, source.label, middle, coarse, actor)
 
 
-def _films(sources: Sequence[ClipSource]) -> dict[str, str]:
+def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
+    """By clip, which film it was cut from, as far as file names tell."""
     keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
     group = group_sources(set(keys.values()))
     return {name: group[key] for name, key in keys.items()}

@@ -6,6 +6,8 @@ from .experiment import Experiment
 
 _PLACES = {
     "temporal-module": ("temporal_module", "TemporalModule"),
+    "identity": ("identity", "Identity"),
+    "long-video": ("long_video", "LongVideo"),
 }
 NAMES = tuple(_PLACES)
 

@@ -86,6 +86,32 @@ def bootstrap_difference(
     return _interval(first.mean() - second.mean(), draws, level, scale)
 
 
+def bootstrap_contrast(
+    values: np.ndarray, marked: np.ndarray, groups: Sequence, level: float = 0.95, scale: float = 1.0
+) -> Interval:
+    """The mean where `marked` holds less the mean elsewhere, groups of units drawn together.
+
+    Args:
+        values: `(N,)`.
+        marked: `(N,)` bool.
+        groups: `(N,)`, such as stretches of a video, whose frames are not independent.
+        level: confidence.
+        scale: as for `bootstrap_mean`.
+
+    Raises:
+        ValueError: everything or nothing is marked.
+    """
+    values, marked = np.asarray(values, np.float64), np.asarray(marked, bool)
+    if marked.all() or not marked.any():
+        raise ValueError(f"{marked.sum()} of {len(marked)} units are marked: there is nothing to compare with.")
+    units, _ = _draw_units(len(values), groups)
+    with np.errstate(invalid="ignore"):  # draws without a marked unit say nothing
+        draws = (units[:, marked] @ values[marked]) / units[:, marked].sum(1)
+        draws = draws - (units[:, ~marked] @ values[~marked]) / units[:, ~marked].sum(1)
+    mean = values[marked].mean() - values[~marked].mean()
+    return _interval(mean, draws[np.isfinite(draws)], level, scale)
+
+
 def _checked(values: np.ndarray, groups: Sequence | None) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or not values.size:

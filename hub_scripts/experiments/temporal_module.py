@@ -45,8 +45,8 @@ class TemporalModule(Experiment):
         "parameters: accuracy, speed, videos ten times longer than in training, and frames reversed or shuffled."
     )
     claim = (
-        "parallel spatial-temporal modelling is both faster and more accurate than sequential modelling. It compares "
-        "whole systems and never the temporal part alone."
+        "it builds on parallel sequence modelling, and reports whole systems: 3.2 % better action recognition and 40 % "
+        "less time than existing methods, on UCF-101, HMDB-51 and MOT17."
     )
     variants = {name: Variant(_ABOUT[name], 1.0) for name in FORMS}
     seeds = 3

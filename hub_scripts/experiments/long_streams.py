@@ -1,0 +1,145 @@
+"""Playing streams of an hour through the temporal part of a model, with every frame encoded only once.
+
+The encoder sees each frame by itself, so a stream that shows the same frames again needs it no second time. All else is
+the model's own forward pass with its own state, in chunks, which gives what single steps give.
+"""
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.transforms.v2 import functional as transforms
+
+
+class EncodedFrames(nn.Module):
+    """Stands in for a model's encoder, with the maps of frames it has seen.
+
+    Args:
+        encoder: of the model.
+        frames: `(N, h, w, 3)` uint8 RGB.
+        size: (height, width) of the model input, multiples of 32.
+        mean, std: normalisation of the model's processor.
+    """
+
+    gradient_checkpointing = False
+
+    @torch.inference_mode()
+    def __init__(self, encoder: nn.Module, frames: np.ndarray, size: tuple[int, int], mean, std):
+        super().__init__()
+        self.size, self.wanted = size, np.zeros(0, int)
+        mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (mean, std))
+        maps = []
+        for start in range(0, len(frames), 4):
+            images = torch.from_numpy(frames[start : start + 4]).permute(0, 3, 1, 2)  # (n, 3, h, w)
+            images = transforms.resize(images, list(size), antialias=True).float().sub_(mean).div_(std)
+            features, _, fine = encoder(images)
+            maps.append((features, fine))
+        self.features, self.fine = (torch.cat(parts) for parts in zip(*maps, strict=True))
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
+        """The maps of the frames named by `wanted`, whatever is given."""
+        return self.features[self.wanted], None, self.fine[self.wanted]
+
+
+@dataclass
+class StreamTrace:
+    """What a stream leaves behind. T frames, C chunks, L layers.
+
+    Attributes:
+        scores: `(T,)`, w_tau . f of Eq. 5.
+        pooled: `(T, D)`, f of Eq. 4.
+        state_rms: `(C, L)` root mean square of the recurrent state after each chunk.
+        state_peak: `(C, L)` its largest magnitude.
+        memory_mib: `(C,)` largest memory of the process so far.
+        milliseconds: `(C,)` processor time a frame, the encoder left out.
+    """
+
+    scores: torch.Tensor
+    pooled: torch.Tensor
+    state_rms: np.ndarray
+    state_peak: np.ndarray
+    memory_mib: np.ndarray
+    milliseconds: np.ndarray
+
+
+@torch.inference_mode()
+def play(model, encoded: EncodedFrames, order: Sequence[int]) -> StreamTrace:
+    """Plays frames in an order, from a fresh state.
+
+    Args:
+        model: a `KineTrackModel` with a window for its temporal attention.
+        encoded: of the same model.
+        order: numbers of frames.
+
+    Raises:
+        ValueError: the model attends without a window, or reads keypoints.
+    """
+    window = model.config.attention_window
+    if window is None or model.keypoint_head is not None:
+        raise ValueError("Long streams are played with an `attention_window` and without `keypoints`.")
+    encoder, model.encoder = model.encoder, encoded
+    try:
+        parts = list(_chunks(model, encoded, np.asarray(order), window))
+    finally:
+        model.encoder = encoder
+    scores, pooled, rms, peak, memory, spent = zip(*parts, strict=True)
+    return StreamTrace(torch.cat(scores), torch.cat(pooled), *map(np.array, (rms, peak, memory, spent)))
+
+
+def _chunks(model, encoded: EncodedFrames, order: np.ndarray, window: int) -> Iterator[tuple]:
+    state = None
+    for start in range(0, len(order), window):
+        encoded.wanted = order[start : start + window]
+        count = len(encoded.wanted)
+        blank = torch.zeros(1, count, 3, *encoded.size)  # the stand-in does not look at it
+        begin = time.process_time()
+        state = model(blank, state=state).state
+        spent = 1000 * (time.process_time() - begin) / count
+        hidden = [layer.square().mean().sqrt().item() for layer in state.hidden]
+        largest = [layer.abs().max().item() for layer in state.hidden]
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield state.scores[0, -count:].clone(), state.features[0, -count:].clone(), hidden, largest, memory, spent
+
+
+def attend(trace: StreamTrace, end: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eq. 5 over the last `window` frames before frame `end`: beta `(W,)` and R `(D,)`."""
+    first = max(end - window, 0)
+    beta = trace.scores[first:end].softmax(0)
+    return beta, beta @ trace.pooled[first:end]
+
+
+def sharpness(trace: StreamTrace, window: int, samples: int = 40) -> dict[str, float]:
+    """How sharp beta is over windows of a length, averaged over ends spread evenly through the stream.
+
+    Returns:
+        `effective`, the exponential of its entropy: over how many frames it spreads; and `largest`, its largest weight
+        times the length of the window: 1 when uniform.
+    """
+    ends = np.linspace(min(window, len(trace.scores)), len(trace.scores), samples).round().astype(int)
+    found = []
+    for end in dict.fromkeys(ends.tolist()):
+        beta = attend(trace, end, window)[0].double()
+        found.append((float((-torch.special.xlogy(beta, beta).sum()).exp()), float(beta.max() * len(beta))))
+    effective, largest = np.mean(found, axis=0)
+    return {"effective": float(effective), "largest": float(largest)}
+
+
+def shapes_loop(length: int, size: tuple[int, int] = (96, 128), scene: int = 125, seed: int = 0) -> np.ndarray:
+    """Frames `(length, h, w, 3)` of coloured boxes that move over noise; every `scene` frames all is new."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    frames = np.empty((length, height, width, 3), np.uint8)
+    for begin in range(0, length, scene):
+        ground = rng.integers(40, 200, (height // 8, width // 8, 3)).repeat(8, 0).repeat(8, 1)
+        boxes = [(rng.uniform(0, 1, 2), rng.uniform(-0.01, 0.01, 2), rng.integers(0, 256, 3)) for _ in range(4)]
+        for step in range(min(scene, length - begin)):
+            image = ground.copy()
+            for place, speed, color in boxes:
+                top, left = ((place + step * speed) % 1 * (height * 0.8, width * 0.8)).astype(int)
+                image[top : top + height // 4, left : left + width // 8] = color
+            frames[begin + step] = image
+    return frames

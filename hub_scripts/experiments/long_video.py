@@ -1,0 +1,373 @@
+"""What an hour does: to the state, to the sharpness of beta, to memory, to answers, and to identities."""
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...processing.loading import load_model
+from ...processing.session_kinetrack import tracker_settings
+from ...processing.tracking_kinetrack import KineTracker
+from ..data.sources import ACTION_SET, action_sources
+from ..detection_cache import detect_sequence
+from ..evaluation_items import Sequence, read_sequence_info
+from .experiment import Experiment, Inputs, Plot, Results, Table, Variant
+from .features import film_names
+from .long_streams import EncodedFrames, StreamTrace, attend, play, shapes_loop, sharpness
+from .plots import new_figure, save_figure
+from .statistics import bootstrap_difference, bootstrap_mean, simultaneous_level
+
+RATE = 12.5  # Hz, the rate at which the temporal part runs
+WINDOWS = (8, 16, 32, 64, 128, 512, 2048, 8192)
+WHOLE = "all"
+STREAMS = ("still", "shapes", "clips")
+
+
+class LongVideo(Experiment):
+    """See the module's text."""
+
+    name = "long-video"
+    question = (
+        "What does an hour of video do to the shipped model: does its state drift, does β stay sharp as the window "
+        "grows, "
+        "does memory grow, do answers get worse, do identities survive? And a sliding window against full softmax."
+    )
+    claim = "it is made for real-time analysis of video; its abstract reports clips and sequences, and no long streams."
+    variants = {
+        "still": Variant("one frame for an hour", 3.0),
+        "shapes": Variant("made-up moving boxes, the same 80 seconds again and again", 3.0),
+        "clips": Variant("all clips of `val` one after the other, in a new order each time", 4.0),
+        "identities": Variant("detections of TUD-Stadtmitte, played to and fro, through the tracker", 2.0),
+    }
+    seeds = 1
+
+    def protocol(self, quick: bool) -> dict:
+        """See `Experiment.protocol`."""
+        return {
+            "frames": 256 if quick else 45000,
+            "rate": f"{RATE} Hz",
+            "tracker_frames": 358 if quick else 90000,
+            "tracker_rate": "25 Hz",
+            "input": "64×96" if quick else "192×256",
+            "trained_again": "no: the shipped model as it is",
+        }
+
+    def prepare(self, inputs: Inputs) -> dict:
+        """See `Experiment.prepare`."""
+        self._quick = inputs.quick
+        self._settings = self.protocol(inputs.quick)
+        self._size = (64, 96) if inputs.quick else (192, 256)
+        self._model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
+        self._clips = [source for source in action_sources(inputs.data, "val", sets=(ACTION_SET,))]
+        self._sequence = Path(inputs.data) / "mot" / "val" / "TUD-Stadtmitte"
+        if not self._clips:
+            raise ValueError(f"No clip of the val list lies below {inputs.data}/actions/{ACTION_SET}.")
+        films = film_names(self._clips)
+        return {
+            "set": "JHMDB split 1 by the committed `val` list, TUD-Stadtmitte of mot/val",
+            "model": inputs.model,
+            "attention_window": self._model.config.attention_window,
+            "val_clips": len(self._clips),
+            "films": [films[clip.name] for clip in self._clips],
+        }
+
+    def run_cell(self, variant: str, seed: int) -> dict:
+        """See `Experiment.run_cell`."""
+        if variant == "identities":
+            return self._follow_identities()
+        count = self._settings["frames"]
+        if variant == "clips":
+            return self._play_clips(count, seed)
+        frames = shapes_loop(count // 4 if self._quick else 1000, seed=seed)
+        frames = frames[:1] if variant == "still" else frames
+        trace = play(self._model.kinetrack, self._encode(frames), np.arange(count) % len(frames))
+        loop = max(len(frames), self._model.config.attention_window)
+        return _describe(trace) | {"return": _distance(trace, loop)}
+
+    def _encode(self, frames: np.ndarray) -> EncodedFrames:
+        mean, std = self._processor.image_mean, self._processor.image_std
+        return EncodedFrames(self._model.kinetrack.encoder, frames, self._size, mean, std)
+
+    def _play_clips(self, count: int, seed: int) -> dict:
+        frames, spans = [], []
+        for clip in self._clips:
+            rate = clip.frames.frame_rate
+            chosen = np.arange(clip.first, clip.stop, max(rate / RATE, 1.0)).astype(int)
+            spans.append((sum(map(len, frames)), len(chosen)))
+            images = clip.frames.read(chosen)
+            frames.append(_resized(images, self._size))
+        encoded = self._encode(np.concatenate(frames))
+        rng, order, ends, clips = np.random.default_rng(seed), [], [], []
+        while len(order) < count:  # whole passes, so that every clip counts as often as any other
+            for clip in rng.permutation(len(spans)).tolist():
+                first, length = spans[clip]
+                order += range(first, first + length)
+                ends.append(len(order))
+                clips.append(clip)
+        trace = play(self._model.kinetrack, encoded, order)
+        right = {str(window): self._right(trace, ends, clips, window) for window in (*WINDOWS, len(order))}
+        right[WHOLE] = right.pop(str(len(order)))
+        alone = []
+        for clip, (first, length) in enumerate(spans):
+            fresh = play(self._model.kinetrack, encoded, range(first, first + length))
+            alone.append(self._right(fresh, [length], [clip], length)[0])
+        by_clip = {key: _by_clip(values, clips, len(spans)) for key, values in right.items()}
+        passes = np.array(right[str(self._window())]).reshape(-1, len(spans))
+        quarter = max(len(passes) // 4, 1)
+        half = len(spans) * quarter
+        return _describe(trace) | {
+            "frames": len(order),
+            "by_clip": by_clip,
+            "alone": [float(value) for value in alone],
+            "begin": _by_clip(right[str(self._window())][:half], clips[:half], len(spans)),
+            "end": _by_clip(right[str(self._window())][-half:], clips[-half:], len(spans)),
+        }
+
+    def _window(self) -> int:
+        window = self._model.config.attention_window
+        if window not in WINDOWS:
+            raise ValueError(f"The model's attention window is {window}; this experiment compares {WINDOWS}.")
+        return window
+
+    @torch.inference_mode()
+    def _right(self, trace: StreamTrace, ends: list[int], clips: list[int], window: int) -> list[bool]:
+        """At the end of every clip, whether the answer over the last `window` frames is the clip's own."""
+        summaries = torch.stack([attend(trace, end, window)[1] for end in ends])
+        answers = self._model.action_head(summaries)[0].argmax(1).tolist()
+        return [answer == self._clips[clip].label for answer, clip in zip(answers, clips, strict=True)]
+
+    def _follow_identities(self) -> dict:
+        if not self._sequence.is_dir():
+            raise FileNotFoundError(f"No such folder: {self._sequence}. `identities` needs this sequence.")
+        length = int(read_sequence_info(self._sequence)["seqLength"])
+        detected = detect_sequence(self._model, self._processor, Sequence(self._sequence, (1, length)))
+        there = np.arange(length)
+        order = np.resize(np.concatenate([there, there[-2:0:-1]]), self._settings["tracker_frames"])
+        config = self._model.config
+        tracker = KineTracker(**tracker_settings(config.detection_threshold, config.tracker_settings))
+        minutes, known, spent, tracks = [], 0, [], []
+        step = 25 * 60 if not self._quick else 100
+        begin = time.process_time()
+        for number, frame in enumerate(order, start=1):
+            found = tracker.update(detected.frames[frame], number / 25)
+            known = max(known, int(found.track_id.max(initial=0)))
+            if number % step == 0:
+                minutes.append(known)
+                spent.append(1000 * (time.process_time() - begin) / step)
+                tracks.append(len(tracker.known_ids))
+                begin = time.process_time()
+        return {
+            "new_identities": np.diff(minutes, prepend=0).tolist(),
+            "milliseconds": spent,
+            "alive": tracks,
+            "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+    def tables(self, results: Results) -> list[Table]:
+        """See `Experiment.tables`."""
+        streams = [name for name in STREAMS if name in results.variants()]
+        state, sharp = [], []
+        for name in streams:
+            for number, measures in enumerate(results.measures(name)):
+                rms, memory = measures["state_rms"], measures["memory_mib"]
+                state.append([f"{name}, seed {number}", *(f"{rms[at]:.3f}" for at in ("first", "middle", "last"))])
+                state[-1] += [f"{measures['state_peak']:.1f}", f"{memory['first']:.0f}", f"{memory['last']:.0f}"]
+                state[-1] += [f"{measures['milliseconds'][at]:.1f}" for at in ("first", "last")]
+                effective = measures["sharpness"]
+                sharp.append([f"{name}, seed {number}", *(f"{entry['effective']:.0f}" for entry in effective.values())])
+        tables = [
+            Table(
+                "The recurrent state's root mean square (all layers) in the first, middle and last tenth of the "
+                "hour, its "
+                "largest magnitude, the process's peak memory in MiB, and processor time a frame without the encoder.",
+                ["stream", "first", "middle", "last", "largest", "MiB first", "MiB last", "ms first", "ms last"],
+                state,
+            )
+        ]
+        if sharp:
+            heads = list(results.measures(streams[0])[0]["sharpness"])
+            tables.append(
+                Table(
+                    "Over how many frames β spreads (exponential of its entropy), by the length of the window in "
+                    "frames.",
+                    ["stream", *heads],
+                    sharp,
+                )
+            )
+        if "clips" in results.variants():
+            tables.append(self._accuracy_table(results))
+        return tables
+
+    @staticmethod
+    def _accuracy_table(results: Results) -> Table:
+        rows = []
+        for window in results.measures("clips")[0]["by_clip"]:
+            values = _stacked(results, "by_clip", window)
+            interval = bootstrap_mean(values, results.data["films"])
+            rows.append([window, f"{interval.mean:.1f}", f"{interval.low:.1f} to {interval.high:.1f}"])
+        for key, text in (("alone", "each clip alone, all of its frames"),):
+            interval = bootstrap_mean(_stacked(results, key), results.data["films"])
+            rows.append([text, f"{interval.mean:.1f}", f"{interval.low:.1f} to {interval.high:.1f}"])
+        caption = "Top-1 on `val` at the end of every clip of the stream, by the length of β's window in frames, %."
+        return Table(caption, ["window", "top-1", "95 % interval over films and seeds"], rows)
+
+    def conclude(self, results: Results) -> list[str]:
+        """See `Experiment.conclude`."""
+        names = results.variants()
+        said = [self._state_text(results, [name for name in STREAMS if name in names])]
+        if "clips" in names:
+            said.append(self._window_text(results))
+        if "identities" in names:
+            said.append(_identity_text(results.measures("identities")[0]))
+        said.append(
+            "**Not shown.** The streams repeat what they show, scenes change every second or so, and inputs are small: "
+            f"{results.protocol['input']}. A camera's hour, with its light and its weather, is another test."
+        )
+        return [text for text in said if text]
+
+    @staticmethod
+    def _state_text(results: Results, streams: list[str]) -> str:
+        said = []
+        for name in streams:
+            for measures in results.measures(name):
+                rms = measures["state_rms"]
+                change = 100 * (rms["last"] / rms["first"] - 1)
+                text = f"on {name} its size changes by {change:+.1f} % from the first tenth of the hour to the last"
+                if "return" in measures:
+                    text += (
+                        f", f of Eq. 4 differs from that of the second loop by {100 * measures['return']:.2g} % at most"
+                    )
+                grown = measures["memory_mib"]["last"] - measures["memory_mib"]["first"]
+                noted = measures["noted_mib"]
+                said.append(
+                    f"{text}, and peak memory grows by {grown:.0f} MiB with {noted:.0f} MiB noted for this report"
+                )
+        return f"**State and memory.** The state is a weighted mean of the past: {'; '.join(said)}." if said else ""
+
+    @staticmethod
+    def _window_text(results: Results) -> str:
+        films, window = results.data["films"], str(results.data["attention_window"])
+        level = simultaneous_level(3)
+        own = _stacked(results, "by_clip", window)
+        against = bootstrap_difference(own, _stacked(results, "by_clip", WHOLE), films, level)
+        ageing = bootstrap_difference(_stacked(results, "end"), _stacked(results, "begin"), films, level)
+        alone = bootstrap_difference(own, _stacked(results, "alone"), films, level)
+        effective = {
+            key: np.mean([measures["sharpness"][key]["effective"] for measures in results.measures("clips")])
+            for key in (window, WHOLE)
+        }
+        frames = results.measures("clips")[0]["frames"]
+        share = effective[WHOLE] / frames
+        shown = {True: "shown", False: "not shown to differ from none"}
+        return (
+            f"**Window.** On the stream of clips β spreads over {effective[window]:.0f} of {window} frames, and "
+            "without a "
+            f"window over {effective[WHOLE]:.0f} of {frames} ({100 * share:.0f} %): "
+            f"{'it spreads with what is seen' if share > 0.5 else 'it stays on a part of what is seen'}. Answers "
+            f"over the shipped window of {window} are right more often than those of the full "
+            f"softmax by {against.text()}, {shown[against.excludes_zero]}. From the first to the last quarter of the "
+            "hour "
+            f"accuracy changes by {ageing.text()}, {shown[ageing.excludes_zero]}; against clips that are played "
+            "alone, by "
+            f"{alone.text()}, {shown[alone.excludes_zero]}."
+        )
+
+    def draw(self, results: Results, folder: Path) -> list[Plot]:
+        """See `Experiment.draw`."""
+        streams = [name for name in STREAMS if name in results.variants()]
+        figure, axes = new_figure(11, 3.3, columns=3)
+        for name in streams:
+            measures = results.measures(name)[0]
+            curve = measures["curve"]
+            minutes = np.linspace(0, measures.get("frames", results.protocol["frames"]) / RATE / 60, len(curve))
+            axes[0, 0].plot(minutes, curve, label=name)
+            entries = measures["sharpness"]
+            lengths = [len_ if key != WHOLE else results.protocol["frames"] for key, len_ in _lengths(entries)]
+            axes[0, 1].plot(lengths, [entry["effective"] for entry in entries.values()], "o-", markersize=4, label=name)
+        axes[0, 0].set(title="Size of the recurrent state", xlabel="minutes of video", ylabel="root mean square")
+        axes[0, 0].set_ylim(bottom=0)
+        if streams:
+            limits = (WINDOWS[0], results.protocol["frames"])
+            axes[0, 1].plot(limits, limits, color="0.8", zorder=0, label="uniform")
+            axes[0, 1].set(title="Frames that β spreads over", xlabel="window, frames", xscale="log", yscale="log")
+            axes[0, 0].legend(frameon=False, fontsize=8)
+            axes[0, 1].legend(frameon=False, fontsize=8)
+        if "clips" in streams:
+            keys = list(results.measures("clips")[0]["by_clip"])
+            spans = [bootstrap_mean(_stacked(results, "by_clip", key), results.data["films"]) for key in keys]
+            places = np.arange(len(keys))
+            axes[0, 2].fill_between(places, [s.low for s in spans], [s.high for s in spans], alpha=0.2)
+            axes[0, 2].plot(places, [s.mean for s in spans], "o-", markersize=4)
+            axes[0, 2].set_xticks(places, keys, fontsize=7)
+            axes[0, 2].set(title="Top-1 at the ends of clips, %", xlabel="window, frames", ylim=(0, None))
+        save_figure(figure, folder / "long-video.png")
+        return [Plot("long-video.png", "An hour: the state, the spread of β, and accuracy by window (95 % intervals).")]
+
+
+def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from torchvision.transforms.v2 import functional as transforms
+
+    clip = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return transforms.resize(clip, list(size), antialias=True).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _describe(trace: StreamTrace) -> dict:
+    """What all streams are described by."""
+    rms = trace.state_rms.mean(1)
+    tenth = max(len(rms) // 10, 1)
+    middle = slice((len(rms) - tenth) // 2, (len(rms) + tenth) // 2)
+    parts = {"first": slice(0, tenth), "middle": middle, "last": slice(-tenth, None)}
+    windows = [window for window in WINDOWS if window < len(trace.scores)]
+    curve = rms[np.linspace(0, len(rms) - 1, min(len(rms), 120)).round().astype(int)]
+    return {
+        "state_rms": {key: float(rms[part].mean()) for key, part in parts.items()},
+        "state_peak": float(trace.state_peak.max()),
+        "memory_mib": {key: float(trace.memory_mib[part].max()) for key, part in parts.items()},
+        "milliseconds": {key: float(np.median(trace.milliseconds[part])) for key, part in parts.items()},
+        "sharpness": {str(window): sharpness(trace, window) for window in windows}
+        | {WHOLE: sharpness(trace, len(trace.scores), 1)},
+        "noted_mib": (trace.scores.numel() + trace.pooled.numel()) * 4 / 2**20,  # kept for this report alone
+        "curve": np.round(curve, 5).tolist(),
+    }
+
+
+def _distance(trace: StreamTrace, loop: int) -> float:
+    """Largest change of f, relative to its size, between the second and the last whole time of the same loop."""
+    last = len(trace.pooled) - loop
+    last -= (last - loop) % loop
+    early, late = trace.pooled[loop : 2 * loop], trace.pooled[last : last + loop]
+    return float((late - early).norm(dim=1).max() / early.norm(dim=1).mean())
+
+
+def _by_clip(right: list[bool], clips: list[int], count: int) -> list[float]:
+    """Share right of every clip's appearances."""
+    times = np.bincount(clips, minlength=count)
+    return np.round(np.bincount(clips, weights=np.array(right, float), minlength=count) / times, 4).tolist()
+
+
+def _stacked(results: Results, *path: str) -> np.ndarray:
+    """`(S, N)` of the stream of clips."""
+    found = []
+    for measures in results.measures("clips"):
+        for key in path:
+            measures = measures[key]
+        found.append(measures)
+    return np.array(found, np.float64)
+
+
+def _lengths(entries: dict) -> list[tuple[str, int]]:
+    return [(key, 0 if key == WHOLE else int(key)) for key in entries]
+
+
+def _identity_text(measures: dict) -> str:
+    new = np.array(measures["new_identities"], float)
+    part = max(len(new) // 6, 1)
+    return (
+        f"**Identities.** Through {len(new)} minutes of the same seven seconds to and fro, {new[:part].mean():.1f} new "
+        f"identities a minute in the first sixth and {new[-part:].mean():.1f} in the last; {measures['alive'][0]} "
+        "tracks "
+        f"known after the first minute and {measures['alive'][-1]} at the end; {measures['milliseconds'][0]:.2f} and "
+        f"{measures['milliseconds'][-1]:.2f} ms of processor time a frame."
+    )
