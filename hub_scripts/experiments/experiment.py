@@ -63,6 +63,14 @@ class Plot:
     caption: str
 
 
+@dataclass(frozen=True)
+class Summary:
+    """An answer in a line: what was measured, and what that says of the claim."""
+
+    measured: str
+    verdict: str
+
+
 @dataclass
 class Results:
     """All that was measured so far, as `results.json` has it.
@@ -166,8 +174,17 @@ class Experiment(ABC):
         """The finding, in paragraphs written from the numbers by rule: what was shown and what was not."""
 
     @abstractmethod
+    def summarise(self, results: Results) -> Summary:
+        """The finding in a line, for the table in the README, by the same rules."""
+
+    @abstractmethod
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """Writes pictures into a folder and says what they show."""
+
+    def summary_row(self, results: Results) -> str:
+        """The experiment's row of that table."""
+        summary = self.summarise(results)
+        return f"| `{self.name}`: {self.claim} | {summary.measured} | {summary.verdict} |"
 
     def planned_minutes(self, seeds: int | None = None) -> float:
         """Of all cells."""

@@ -10,7 +10,7 @@ from ...processing.tracking_kinetrack import Detections
 from ..detection_cache import SequenceDetections, track_detections
 from ..evaluate import person_label
 from ..evaluation_items import Sequence, find_items, read_sequence_info
-from .experiment import Experiment, Inputs, Plot, Results, Table, Variant
+from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
 from .identity_events import CAUSES, COVERED_FROM, IdentityHistory, read_people
 from .plots import new_figure, save_figure
 from .statistics import Interval, bootstrap_contrast, bootstrap_difference, bootstrap_mean, simultaneous_level
@@ -156,6 +156,24 @@ class Identity(Experiment):
             "was near a switch, not what made it.",
         ]
 
+    def summarise(self, results: Results) -> Summary:
+        """See `Experiment.summarise`."""
+        [measures] = results.measures(FULL)
+        causes = [switch["cause"] for event in measures["events"].values() for switch in event["switches"]]
+        entropy, newest, marked, groups = _around_switches(measures)
+        counts = ", ".join(f"{causes.count(cause)} {cause}" for cause in CAUSES)
+        measured = f"{len(causes)} switches on `mot/val`: {counts}"
+        if not marked.any() or marked.all():
+            return Summary(measured, "nothing to compare β with")
+        gap = bootstrap_contrast(entropy, marked, groups, simultaneous_level(2))
+        differs = "differs by" if gap.excludes_zero else "is not shown to differ:"
+        return Summary(
+            f"{measured}; the relative entropy of β near them {differs} {gap.mean:+.3f} ({gap.low:+.3f} to "
+            f"{gap.high:+.3f})",
+            "β takes no part in the association here: not the cause"
+            + (", at most a faint sign" if gap.excludes_zero else ", nor a sign"),
+        )
+
     @staticmethod
     def _parts_text(results: Results) -> str:
         others = [name for name in results.variants() if name != FULL]
@@ -237,7 +255,7 @@ class Identity(Experiment):
             left += counts
         axes[0, 0].invert_yaxis()
         axes[0, 0].set(title="Switches by what went before", xlabel="identity switches, both sequences")
-        axes[0, 0].legend(frameon=False, fontsize=8, ncols=2)
+        axes[0, 0].legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.18))
         for place, kept in enumerate(_survivals(results.measures(v)[0]) for v in variants):
             if not kept.size:
                 continue

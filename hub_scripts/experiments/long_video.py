@@ -13,7 +13,7 @@ from ...processing.tracking_kinetrack import KineTracker
 from ..data.sources import ACTION_SET, action_sources
 from ..detection_cache import detect_sequence
 from ..evaluation_items import Sequence, read_sequence_info
-from .experiment import Experiment, Inputs, Plot, Results, Table, Variant
+from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
 from .features import film_names
 from .long_streams import EncodedFrames, StreamTrace, attend, play, shapes_loop, sharpness
 from .plots import new_figure, save_figure
@@ -227,6 +227,29 @@ class LongVideo(Experiment):
         )
         return [text for text in said if text]
 
+    def summarise(self, results: Results) -> Summary:
+        """See `Experiment.summarise`."""
+        said, ageing = [], None
+        streams = [name for name in STREAMS if name in results.variants()]
+        changes = [
+            100 * (measures["state_rms"]["last"] / measures["state_rms"]["first"] - 1)
+            for name in streams
+            for measures in results.measures(name)
+        ]
+        if changes:
+            said.append(f"over an hour the state's size changes by {min(changes):+.1f} to {max(changes):+.1f} %")
+        if "clips" in streams:
+            ageing = bootstrap_difference(_stacked(results, "end"), _stacked(results, "begin"), results.data["films"])
+            measures = results.measures("clips")[0]
+            share = measures["sharpness"][WHOLE]["effective"] / measures["frames"]
+            said.append(
+                f"accuracy on clips by {ageing.text()}; without a window β spreads over {100 * share:.0f} % of the hour"
+            )
+        verdict = (
+            "no drift of the answers was shown" if ageing and not ageing.excludes_zero else "answers change with time"
+        )
+        return Summary("; ".join(said), verdict if ageing else "answers were not measured")
+
     @staticmethod
     def _state_text(results: Results, streams: list[str]) -> str:
         said = []
@@ -284,7 +307,8 @@ class LongVideo(Experiment):
             minutes = np.linspace(0, measures.get("frames", results.protocol["frames"]) / RATE / 60, len(curve))
             axes[0, 0].plot(minutes, curve, label=name)
             entries = measures["sharpness"]
-            lengths = [len_ if key != WHOLE else results.protocol["frames"] for key, len_ in _lengths(entries)]
+            played = measures.get("frames", results.protocol["frames"])
+            lengths = [played if key == WHOLE else int(key) for key in entries]
             axes[0, 1].plot(lengths, [entry["effective"] for entry in entries.values()], "o-", markersize=4, label=name)
         axes[0, 0].set(title="Size of the recurrent state", xlabel="minutes of video", ylabel="root mean square")
         axes[0, 0].set_ylim(bottom=0)
@@ -355,10 +379,6 @@ def _stacked(results: Results, *path: str) -> np.ndarray:
             measures = measures[key]
         found.append(measures)
     return np.array(found, np.float64)
-
-
-def _lengths(entries: dict) -> list[tuple[str, int]]:
-    return [(key, 0 if key == WHOLE else int(key)) for key in entries]
 
 
 def _identity_text(measures: dict) -> str:

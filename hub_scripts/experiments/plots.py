@@ -55,23 +55,20 @@ def draw_intervals(
     axes.set_axisbelow(True)
 
 
-def draw_grid(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], digits: int = 1) -> None:
-    """A table of colours with its numbers.
+def draw_changes(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], strongest: float) -> None:
+    """A table of numbers, coloured by how far each lies above (blue) or below (red) the first of its row.
 
     Args:
         axes: where to draw.
         values: `(rows, columns)`.
         rows: their names.
         columns: their names.
-        digits: after the point.
+        strongest: the change that has the full colour.
     """
-    axes.imshow(values, cmap="Blues", aspect="auto")
+    axes.imshow(values - values[:, :1], cmap="RdBu", vmin=-strongest, vmax=strongest, aspect="auto")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
-        axes.text(
-            column, row, f"{value:.{digits}f}", ha="center", va="center", color="white" if value > middle else "black"
-        )
+        axes.text(column, row, f"{value:.1f}", ha="center", va="center")

@@ -32,6 +32,8 @@ def write_report(experiment: Experiment, content: dict, results: Results, folder
         "## Finding",
         *([_QUICK] if content["quick"] else []),
         *experiment.conclude(results),
+        "In a line, for the README:",
+        f"    {experiment.summary_row(results)}",
         "## Figures",
         *(markdown_table(table) for table in experiment.tables(results)),
         *(f"![{plot.caption}]({plot.file})\n\n*{plot.caption}*" for plot in plots),

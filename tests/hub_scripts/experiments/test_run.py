@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from kinetrack.hub_scripts.experiments.experiment import Experiment, Inputs, Plot, Table, Variant
+from kinetrack.hub_scripts.experiments.experiment import Experiment, Inputs, Plot, Summary, Table, Variant
 from kinetrack.hub_scripts.experiments.run import run_experiment
 
 
@@ -42,6 +42,9 @@ class Coins(Experiment):
             else ["-"]
         )
 
+    def summarise(self, results):
+        return Summary("coins", "thrown")
+
     def draw(self, results, folder):
         (folder / "coins.png").write_bytes(b"png")
         return [Plot("coins.png", "Coins.")]
@@ -63,7 +66,7 @@ def test_an_interrupted_run_keeps_its_cells_and_goes_on(tmp_path, inputs):
     second = Coins()
     report, missing = run_experiment(second, inputs, tmp_path / "out")
     assert second.calls == [("copper", 1), ("silver", 1)] and missing == 0
-    assert "Silver has 67 %." in report.read_text()
+    assert "Silver has 67 %." in report.read_text() and "| coins | thrown |" in report.read_text()
     content = read(tmp_path / "out")
     assert [cell["run"] for cell in content["cells"]] == [0, 0, 1, 1]
     assert content["runs"][1]["machine"]["torch"] and content["runs"][1]["command"].startswith("kinetrack")
