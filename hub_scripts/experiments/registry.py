@@ -6,6 +6,7 @@ from .experiment import Experiment
 
 _PLACES = {
     "temporal-module": ("temporal_module", "TemporalModule"),
+    "arrow-of-time": ("arrow_of_time", "ArrowOfTime"),
     "identity": ("identity", "Identity"),
     "long-video": ("long_video", "LongVideo"),
 }
