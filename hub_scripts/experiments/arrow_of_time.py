@@ -42,8 +42,7 @@ class ArrowOfTime(TemporalModule):
     name = "arrow-of-time"
     question = (
         "Can the temporal modules use time where nothing else helps? The models of `temporal-module` are asked "
-        "whether a "
-        "clip runs forwards or backwards (as in arXiv 1803.09544); without time that is a guess, 50 %."
+        "whether a clip runs forwards or backwards (as in arXiv 1803.09544); without time that is a guess, 50 %."
     )
     variants = {name: Variant(planned.about, 0.8) for name, planned in TemporalModule.variants.items()}
 
@@ -103,8 +102,7 @@ class ArrowOfTime(TemporalModule):
         return [
             *said,
             f"**Not shown.** The encoder was frozen, {min(seeds)} to {max(seeds)} seeds a module were run, and some "
-            "clips, "
-            "such as a steady walk on the spot, hardly have a direction.",
+            "clips, such as a steady walk on the spot, hardly have a direction.",
         ]
 
     def summarise(self, results: Results) -> Summary:
@@ -113,8 +111,8 @@ class ArrowOfTime(TemporalModule):
         best = max(results.variants(), key=lambda name: self._share(results, name).mean)
         return Summary(
             f"forwards or backwards on JHMDB `val`, frozen features: causal propagation {own.mean:.1f} % "
-            f"({own.low:.1f} to "
-            f"{own.high:.1f}), the best, {best}, {self._share(results, best).mean:.1f} %; a guess is 50 %",
+            f"({own.low:.1f} to {own.high:.1f}), the best, {best}, {self._share(results, best).mean:.1f} %; a guess "
+            "is 50 %",
             "it can use time where time is needed" if beyond[REFERENCE] else "not shown that it can use time",
         )
 

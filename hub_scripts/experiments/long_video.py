@@ -31,8 +31,8 @@ class LongVideo(Experiment):
     name = "long-video"
     question = (
         "What does an hour of video do to the shipped model: does its state drift, does β stay sharp as the window "
-        "grows, "
-        "does memory grow, do answers get worse, do identities survive? And a sliding window against full softmax."
+        "grows, does memory grow, do answers get worse, do identities survive? And a sliding window against full "
+        "softmax."
     )
     claim = "it is made for real-time analysis of video; its abstract reports clips and sequences, and no long streams."
     variants = {
@@ -180,8 +180,8 @@ class LongVideo(Experiment):
         tables = [
             Table(
                 "The recurrent state's root mean square (all layers) in the first, middle and last tenth of the "
-                "hour, its "
-                "largest magnitude, the process's peak memory in MiB, and processor time a frame without the encoder.",
+                "hour, its largest magnitude, the process's peak memory in MiB, and processor time a frame without "
+                "the encoder.",
                 ["stream", "first", "middle", "last", "largest", "MiB first", "MiB last", "ms first", "ms last"],
                 state,
             )
@@ -286,15 +286,12 @@ class LongVideo(Experiment):
         shown = {True: "shown", False: "not shown to differ from none"}
         return (
             f"**Window.** On the stream of clips β spreads over {effective[window]:.0f} of {window} frames, and "
-            "without a "
-            f"window over {effective[WHOLE]:.0f} of {frames} ({100 * share:.0f} %): "
+            f"without a window over {effective[WHOLE]:.0f} of {frames} ({100 * share:.0f} %): "
             f"{'it spreads with what is seen' if share > 0.5 else 'it stays on a part of what is seen'}. Answers "
-            f"over the shipped window of {window} are right more often than those of the full "
-            f"softmax by {against.text()}, {shown[against.excludes_zero]}. From the first to the last quarter of the "
-            "hour "
+            f"over the shipped window of {window} are right more often than those of the full softmax by "
+            f"{against.text()}, {shown[against.excludes_zero]}. From the first to the last quarter of the hour "
             f"accuracy changes by {ageing.text()}, {shown[ageing.excludes_zero]}; against clips that are played "
-            "alone, by "
-            f"{alone.text()}, {shown[alone.excludes_zero]}."
+            f"alone, by {alone.text()}, {shown[alone.excludes_zero]}."
         )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
@@ -385,9 +382,8 @@ def _identity_text(measures: dict) -> str:
     new = np.array(measures["new_identities"], float)
     part = max(len(new) // 6, 1)
     return (
-        f"**Identities.** Through {len(new)} minutes of the same seven seconds to and fro, {new[:part].mean():.1f} new "
-        f"identities a minute in the first sixth and {new[-part:].mean():.1f} in the last; {measures['alive'][0]} "
-        "tracks "
-        f"known after the first minute and {measures['alive'][-1]} at the end; {measures['milliseconds'][0]:.2f} and "
-        f"{measures['milliseconds'][-1]:.2f} ms of processor time a frame."
+        f"**Identities.** Through {len(new)} minutes of the same seven seconds to and fro, {new[:part].mean():.1f} "
+        f"new identities a minute in the first sixth and {new[-part:].mean():.1f} in the last; "
+        f"{measures['alive'][0]} tracks known after the first minute and {measures['alive'][-1]} at the end; "
+        f"{measures['milliseconds'][0]:.2f} and {measures['milliseconds'][-1]:.2f} ms of processor time a frame."
     )

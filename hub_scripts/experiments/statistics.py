@@ -36,6 +36,10 @@ class Interval:
         """For JSON."""
         return asdict(self)
 
+    def brief(self, digits: int = 1) -> str:
+        """Where the confidence was said before: `+2.1 (-0.4 to +4.6)`."""
+        return f"{self.mean:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
+
     def text(self, unit: str = "points", digits: int = 1) -> str:
         """For a sentence: `+2.1 points (95 % interval -0.4 to +4.6)`."""
         percent = f"{100 * self.level:.4g} % interval"

@@ -222,10 +222,8 @@ class TemporalModule(Experiment):
         verdict += f"{'; ' if better else ''}worse than {', '.join(worse)}" if worse else ""
         return Summary(
             f"JHMDB `val` top-1 on frozen features: causal propagation {own.mean:.1f} % ({own.low:.1f} to "
-            f"{own.high:.1f}), "
-            f"the {len(rivals)} others {min(means):.1f} to {max(means):.1f} %; shuffled frames change {changed:.0f} "
-            "% of its "
-            "answers",
+            f"{own.high:.1f}), the {len(rivals)} others {min(means):.1f} to {max(means):.1f} %; shuffled frames "
+            f"change {changed:.0f} % of its answers",
             verdict,
         )
 
@@ -238,22 +236,23 @@ class TemporalModule(Experiment):
             for name in rivals
         }
         shown = [
-            f"{'above' if gap.low > 0 else 'below'} {name} by {gap.text()}"
+            f"{'above' if gap.low > 0 else 'below'} {name} by {gap.brief()} points"
             for name, gap in found.items()
             if gap.excludes_zero
         ]
-        open_ = [f"{name} {gap.text()}" for name, gap in found.items() if not gap.excludes_zero]
+        open_ = [f"{name} {gap.brief()}" for name, gap in found.items() if not gap.excludes_zero]
         own = results.accuracy(REFERENCE, "hits", "ordered")
         text = (
             f"**Accuracy.** Causal propagation has {own.mean:.1f} % on `val` (95 % interval {own.low:.1f} to "
-            f"{own.high:.1f}). With intervals that hold together for all {len(rivals)} comparisons, "
+            f"{own.high:.1f}). By {100 * level:.4g} % intervals, which hold together for all "
+            f"{len(rivals)} comparisons, "
         )
         if shown:
             text += f"it was shown to lie {'; '.join(shown)}. "
         else:
             text += "it was shown to differ from none of the others. "
         if open_:
-            text += f"No difference was shown from {', '.join(open_)}; a positive number favours propagation."
+            text += f"No difference was shown from {', '.join(open_)}; in points, positive where propagation has more."
         return text
 
     @staticmethod
@@ -276,10 +275,8 @@ class TemporalModule(Experiment):
         if still and loses:
             text += f"No loss was shown for {', '.join(still)}. "
         changed = {name: results.values(name, "changed", "shuffled").mean() for name in names}
-        text += "Shuffling changes " + ", ".join(
-            f"{value:.0f} % of the answers of {name}" for name, value in changed.items()
-        )
-        return text + "."
+        shares = ", ".join(f"{name} {value:.1f} %" for name, value in changed.items())
+        return f"{text}Shuffling changes this share of the answers: {shares}."
 
     @staticmethod
     def _length(results: Results, names: list[str]) -> str:
@@ -327,9 +324,8 @@ def _scope(results: Results) -> str:
     """What these figures do not say."""
     changed = max(results.values(name, "changed", "shuffled").mean() for name in results.variants())
     needless = (
-        f"Shuffling changes {changed:.0f} % of the answers at most, so this compares the modules on clips that they "
-        "tell "
-        "apart by looks: which of them would use time best where it is needed is left open. "
+        f"Shuffling changes {changed:.1f} % of a module's answers at most, so this compares them on clips that they "
+        "tell apart by looks: which would use time best where it is needed is left open. "
         if changed < 10
         else ""
     )
@@ -337,7 +333,6 @@ def _scope(results: Results) -> str:
     counts = str(seeds.pop()) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
     return (
         f"**Not shown.** {needless}The encoder was frozen, so nothing is said about features that are trained "
-        "together with a "
-        f"temporal module; JHMDB's clips last a second or so; {results.data['val_clips']} clips of "
+        f"together with a temporal module; JHMDB's clips last a second or so; {results.data['val_clips']} clips of "
         f"{results.data['val_films']} films and {counts} seeds a module leave gaps of a few points open."
     )

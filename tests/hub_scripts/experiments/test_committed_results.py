@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from kinetrack.hub_scripts.experiments.experiment import Results
+from kinetrack.hub_scripts.experiments.readme_table import BEGIN, END, committed_rows, replace_table
 from kinetrack.hub_scripts.experiments.registry import NAMES, load_experiment
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,3 +36,16 @@ def test_no_row_of_the_readme_is_about_an_experiment_that_was_not_run():
 def test_pictures_are_small_and_shown(picture):
     assert picture.stat().st_size < 100_000
     assert picture.name in (picture.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_replaced_between_its_markers():
+    text = f"before\n{BEGIN}\nold\n{END}\nafter"
+    new = replace_table(text, ["| a | b | c |"])
+    assert new.startswith("before\n") and new.endswith("\nafter") and "old" not in new and "| a | b | c |" in new
+    assert replace_table(new, ["| a | b | c |"]) == new
+    with pytest.raises(ValueError, match="has no"):
+        replace_table("no markers", [])
+
+
+def test_the_readme_is_up_to_date():
+    assert replace_table(README, committed_rows()) == README

@@ -100,17 +100,26 @@ def made_up(entropy_at_switch: float) -> Results:
         "events": {"S": {"switches": switches, "occlusions": [[10, 1, True], [60, 1, False]], "covered": 0.1}},
         "beta": {"S": series.tolist()},
     }
-    worse = {"stretches": {"HOTA": [30, 31, 29, 30], "IDF1": [60] * 4, "IDSW": [1] * 4}}
+    full["whole"] = {"COMBINED": {"IDF1": 60.0, "HOTA": 50.0}}
+    worse = {"whole": full["whole"], "stretches": {"HOTA": [30, 31, 29, 30], "IDF1": [60] * 4, "IDSW": [1] * 4}}
     cells = [{"variant": FULL, "seed": 0, "measures": full}, {"variant": "no-memory", "seed": 0, "measures": worse}]
     return Results(cells)
 
 
 def test_finding_says_whether_beta_differs_and_what_parts_do():
     text = " ".join(Identity().conclude(made_up(0.08)))
-    assert "no-memory changes HOTA by -20.0 points" in text and "most often “occlusion”" in text
+    assert "no-memory changes HOTA by -20.0 points" in text and "most often occlusion" in text
     assert "outlived 1 of 2 occlusions" in text
-    assert "β does look different around switches" in text
+    assert "β does look different around switches, and flatter there" in text
     assert "was not borne out" in " ".join(Identity().conclude(made_up(0.0)))
+
+
+def test_a_sequence_with_more_switches_and_another_beta_shows_nothing():
+    results = made_up(0.0)
+    full = results.cells[0]["measures"]
+    full["beta"]["CALM"] = [[0.5, 0.9]] * 400  # far sharper, and without a switch
+    full["events"]["CALM"] = {"switches": [], "occlusions": [], "covered": 0.0}
+    assert "was not borne out" in " ".join(Identity().conclude(results))
 
 
 def test_a_quick_run_goes_from_video_to_report(clips_root, draw_frames, make_video, model_folder, tmp_path):

@@ -68,9 +68,9 @@ def made_up(propagation: str, gru: str, shuffled: str) -> Results:
 
 def test_finding_says_what_was_shown():
     text = " ".join(TemporalModule().conclude(made_up("1" * 40, "0" * 40, "0" * 40)))
-    assert "above gru by +100.0 points" in text
+    assert "above gru by +100.0 (+100.0 to +100.0) points" in text
     assert "propagation loses 100.0 points with shuffled frames" in text
-    assert "25 % of the answers of propagation" in text
+    assert "propagation 25.0 %" in text
 
 
 def test_finding_says_what_was_not_shown():
