@@ -21,7 +21,10 @@ from .tune import score_settings, session_settings
 DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
-def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: float = 0.75) -> dict:
+TASKS = ("both", "actions", "tracking")
+
+
+def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: float = 0.85, task: str = "both") -> dict:
     """Calibrates a model folder in place; only `config.json` changes.
 
     The temperature minimises the negative log-likelihood of the dev clips (Guo et al., arXiv 1706.04599). The action
@@ -32,21 +35,46 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
         model: folder of a trained model.
         data: root of the data, see `hub_scripts/data`.
         precision: share of right answers wanted among those above the threshold.
+        task: what to calibrate, one of `TASKS`; the rest of the configuration stays as it is.
 
     Returns:
         The chosen values and the figures they were chosen by.
 
     Raises:
         FileNotFoundError: no model or no data there.
-        ValueError: the dev list names no clips with action labels, or no sequences.
+        ValueError: the dev list names no clips with action labels, or no sequences; or an unknown task.
     """
-    network, processor = load_model(model)
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {task!r}.")
+    network = load_model(model)
+    chosen, figures = {}, {}
+    for name, choose in (("actions", _choose_for_actions), ("tracking", _choose_for_tracking)):
+        if task in ("both", name):
+            values, found = choose(*network, Path(data), precision)
+            chosen |= values
+            figures |= found
+    update_json_atomically(Path(model) / "config.json", chosen)
+    return chosen | figures
+
+
+def _choose_for_actions(network, processor, data: Path, precision: float) -> tuple[dict, dict]:
+    """Values for the configuration, and the figures that they were chosen by."""
     network.config.action_temperature = 1.0
-    log_probabilities, targets = _dev_predictions(network, processor, Path(data))
+    log_probabilities, targets = _dev_predictions(network, processor, data)
     temperature = fit_temperature(log_probabilities, targets)
     probabilities = np.exp(log_softmax(log_probabilities / temperature, axis=-1))
     threshold, answered = precision_threshold(probabilities, targets, precision)
+    chosen = {"action_temperature": round(float(temperature), 4), "action_threshold": round(float(threshold), 4)}
+    return chosen, {
+        "dev_clips": len(targets),
+        "dev_top1": float((probabilities.argmax(-1) == targets).mean()),
+        "dev_answered": answered,
+        "dev_precision": precision,
+    }
 
+
+def _choose_for_tracking(network, processor, data: Path, precision: float) -> tuple[dict, dict]:
+    """As `_choose_for_actions`."""
     sequences = [item for item in list_items(data, "dev") if isinstance(item, Sequence)]
     if not sequences:
         raise ValueError(f"The dev list names no tracking sequence that is below {data}.")
@@ -58,19 +86,9 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
     }
     best = max(scores, key=lambda candidate: scores[candidate]["MOTA"] + scores[candidate]["IDF1"])
 
-    chosen = {
-        "action_temperature": round(float(temperature), 4),
-        "action_threshold": round(float(threshold), 4),
-        "detection_threshold": float(best),
-        "tracker_settings": None,  # what was tuned before belongs to another threshold
-    }
-    update_json_atomically(Path(model) / "config.json", chosen)
-    return chosen | {
-        "dev_clips": len(targets),
-        "dev_top1": float((probabilities.argmax(-1) == targets).mean()),
-        "dev_answered": answered,
-        "dev_tracking": {str(candidate): found for candidate, found in scores.items()},
-    }
+    # What was tuned before belongs to another threshold.
+    chosen = {"detection_threshold": float(best), "tracker_settings": None}
+    return chosen, {"dev_tracking": {str(candidate): found for candidate, found in scores.items()}}
 
 
 def fit_temperature(log_probabilities: np.ndarray, targets: np.ndarray) -> float:

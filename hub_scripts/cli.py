@@ -301,7 +301,8 @@ def calibrate(
     data: Annotated[Path, typer.Option("--data", help="Root of the data, with mot/ and actions/.")],
     precision: Annotated[
         float, typer.Option("--precision", help="Share of right actions wanted among those not called uncertain.")
-    ] = 0.75,
+    ] = 0.85,
+    task: Annotated[Task, typer.Option("--task", help="What to choose for; all else stays as it is.")] = Task.both,
 ) -> None:
     r"""Choose the temperature and the thresholds of a trained model on the held-out dev list.
 
@@ -311,7 +312,7 @@ def calibrate(
 
     from .calibrate import calibrate as run_calibration
 
-    print(json.dumps(run_calibration(model, data, precision), indent=2))
+    print(json.dumps(run_calibration(model, data, precision, task.value), indent=2))
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]kinetrack tune runs/nano/model --data data[/cyan]")
