@@ -81,16 +81,21 @@ def play(model, encoded: EncodedFrames, order: Sequence[int]) -> StreamTrace:
     window = model.config.attention_window
     if window is None or model.keypoint_head is not None:
         raise ValueError("Long streams are played with an `attention_window` and without `keypoints`.")
+    order = np.asarray(order)
+    # Written in place: thousands of small tensors kept between the large ones of every chunk would fragment the heap.
+    scores, pooled = torch.zeros(len(order)), torch.zeros(len(order), model.config.hidden_size)
     encoder, model.encoder = model.encoder, encoded
     try:
-        parts = list(_chunks(model, encoded, np.asarray(order), window))
+        parts = list(_chunks(model, encoded, order, window, scores, pooled))
     finally:
         model.encoder = encoder
-    scores, pooled, rms, peak, memory, spent = zip(*parts, strict=True)
-    return StreamTrace(torch.cat(scores), torch.cat(pooled), *map(np.array, (rms, peak, memory, spent)))
+    return StreamTrace(scores, pooled, *map(np.array, zip(*parts, strict=True)))
 
 
-def _chunks(model, encoded: EncodedFrames, order: np.ndarray, window: int) -> Iterator[tuple]:
+def _chunks(
+    model, encoded: EncodedFrames, order: np.ndarray, window: int, scores: torch.Tensor, pooled: torch.Tensor
+) -> Iterator[tuple]:
+    """Fills `scores` and `pooled`; yields what else `StreamTrace` has, chunk by chunk."""
     state = None
     for start in range(0, len(order), window):
         encoded.wanted = order[start : start + window]
@@ -102,7 +107,9 @@ def _chunks(model, encoded: EncodedFrames, order: np.ndarray, window: int) -> It
         hidden = [layer.square().mean().sqrt().item() for layer in state.hidden]
         largest = [layer.abs().max().item() for layer in state.hidden]
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        yield state.scores[0, -count:].clone(), state.features[0, -count:].clone(), hidden, largest, memory, spent
+        scores[start : start + count] = state.scores[0, -count:]
+        pooled[start : start + count] = state.features[0, -count:]
+        yield hidden, largest, memory, spent
 
 
 def attend(trace: StreamTrace, end: int, window: int) -> tuple[torch.Tensor, torch.Tensor]:

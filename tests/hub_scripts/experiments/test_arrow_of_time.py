@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from kinetrack.hub_scripts.cli import app
 from kinetrack.hub_scripts.experiments.arrow_of_time import ArrowOfTime, BothDirections
-from kinetrack.hub_scripts.experiments.clip_training import ClipSet
+from kinetrack.hub_scripts.experiments.clip_training import ClipSet, TrainingSettings, spread_frames, train_classifier
 from kinetrack.hub_scripts.experiments.experiment import Results
 from kinetrack.hub_scripts.experiments.features import ClipFeatures
+from kinetrack.hub_scripts.experiments.temporal_models import build_classifier
 from typer.testing import CliRunner
 
 
@@ -44,3 +46,24 @@ def test_a_quick_run_scores_both_directions(clips_root, tmp_path):
     blind = next(cell["measures"]["hits"] for cell in cells if cell["variant"] == "mean")
     assert len(blind) == 4 and blind.count("1") == 2  # the same answer both ways is right once
     assert (tmp_path / "out" / "arrow.png").is_file()
+
+
+def ramps(count: int, seed: int) -> BothDirections:
+    """Clips that are still but for one direction of feature space, along which they move from one end to the other."""
+    rng, ramp = np.random.default_rng(seed), np.linspace(-1, 1, 16)[:, None, None, None]
+    slope = np.random.default_rng(9).normal(size=(1, 12, 1, 1))
+    clips = []
+    for number in range(count):
+        coarse = (rng.normal(size=(1, 12, 2, 2)) + ramp * slope).astype(np.float16)
+        middle = np.zeros((16, 4, 4, 4), np.float16)
+        clips.append(ClipFeatures(f"{number}.mp4", str(number), 0, middle, coarse, np.zeros((16, 4))))
+    return BothDirections(ClipSet(clips))
+
+
+@pytest.mark.parametrize(("name", "sees_time"), [("mean", False), ("gru", True), ("propagation", True)])
+def test_what_moves_one_way_is_learned_by_whoever_sees_time(name, sees_time):
+    torch.manual_seed(0)
+    train, dev = ramps(80, 0), ramps(30, 1)
+    model = build_classifier(name, 2, train.clips.channels, hidden_size=32)
+    found = train_classifier(model, train, dev, TrainingSettings(epochs=10), spread_frames(16), seed=0)
+    assert (found["dev_top1"] > 90) == sees_time
