@@ -222,8 +222,10 @@ class LongVideo(Experiment):
         if "identities" in names:
             said.append(_identity_text(results.measures("identities")[0]))
         said.append(
-            "**Not shown.** The streams repeat what they show, scenes change every second or so, and inputs are small: "
-            f"{results.protocol['input']}. A camera's hour, with its light and its weather, is another test."
+            "**Not shown.** The streams repeat what they show, scenes change every second or so, and inputs are "
+            f"small: {results.protocol['input']}. A camera's hour, with its light and its weather, is another test. "
+            "Memory is the process's peak, which the encoding before the stream may have set; each stream was "
+            f"played with {max(len(results.measures(name)) for name in names)} seed(s)."
         )
         return [text for text in said if text]
 
