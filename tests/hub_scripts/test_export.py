@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import kinetrack
 import numpy as np
@@ -137,6 +138,24 @@ def test_eight_bits_stay_near_the_model(model_folder, exported, long_video_path,
     )
     differences = [np.abs(a.clip_action - b.clip_action).max() for a, b in zip(expected, got, strict=True)]
     assert 0 < max(differences) < 0.1
+
+
+def test_eight_bits_are_the_encoder_s_alone(model_folder, long_video_path, tmp_path):
+    """Nor does bfloat16, where it may stand in for float32, touch what is carried from frame to frame, or boxes."""
+    folder = export(model_folder, tmp_path / "int8", "openvino", calibration=[long_video_path])
+    layers = ElementTree.parse(folder / "step.xml").getroot().find("layers")
+    rounded, precise = [], set()
+    for layer in layers:
+        if layer.get("type") == "FakeQuantize":
+            rounded.append(layer.get("name"))
+        if layer.find("rt_info/attribute[@name='precise']") is not None:
+            precise.add(layer.get("name"))
+    assert sum("/encoder/" in name for name in rounded) > 20
+    for part in ("/propagation", "/tracking_head", "/motion"):
+        assert not any(part in name for name in rounded) and any(part in name for name in precise)
+    assert not any("/encoder/" in name for name in precise)
+    results = list(KineTrackSession(*kinetrack.load_model(folder, "cpu")).run(str(long_video_path)))
+    assert all(np.isfinite(result.clip_action).all() for result in results)  # OpenVINO takes the marks
 
 
 def test_export_is_replaced_but_nothing_else_is(exported, model_folder, tmp_path):
