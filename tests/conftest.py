@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import struct
 import threading
 from fractions import Fraction
@@ -110,6 +111,12 @@ def _set_rotation(path, degrees: int):
     one = 1 << 16
     content[start : start + 36] = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
     Path(path).write_bytes(content)
+
+
+def pytest_configure():
+    # Shells start jobs in the background deaf to Ctrl-C, and what tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
