@@ -24,7 +24,7 @@ from ..processing.track_memories_kinetrack import TrackMemories
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
 
-TASKS = ("both", "tracking", "actions")
+TASKS = ("both", "actions", "tracking")
 _CLIP_FIELDS = ("clip_action", "group_actions", "spatial_attention", "temporal_attention", "window_times")
 
 
@@ -297,12 +297,18 @@ class KineTrackSession:
         """
         return step_sessions([self], [frame], [time])[0]
 
-    def pixels_of(self, frame: VideoFrame) -> torch.Tensor | None:
-        """The model input of a frame to come, (1, 1, 3, H, W); None when it follows a gap or has another size."""
+    def follows(self, frame: VideoFrame) -> bool:
+        """Whether a frame goes on where the last one was: no gap before it, and no other size."""
         image = frame.image
-        if frame.unseen or not isinstance(image, np.ndarray) or image.shape[:2] != self._frame_size:
-            return None
-        return self._pixels_of(rgb_frame(image, frame.index))
+        return not frame.unseen and isinstance(image, np.ndarray) and image.shape[:2] == self._frame_size
+
+    def pixels_of(self, frame: VideoFrame) -> torch.Tensor | None:
+        """The model input of a frame that `follows`, (1, 1, 3, H, W); None where only frames of a tick are looked at.
+
+        Raises:
+            ValueError: as `step`, for a frame that cannot be used.
+        """
+        return self._pixels_of(rgb_frame(frame.image, frame.index)) if self.with_tracking else None
 
     def _pixels_of(self, image: np.ndarray) -> torch.Tensor:
         return self.processor.preprocess_frame(image, self._canvas).to(*self._placement)
@@ -319,7 +325,7 @@ class KineTrackSession:
             frame: as for `step`.
             time: as for `step`.
             index: number of the frame in its source; one more than that of the last when None.
-            pixels: from `pixels_of`, if that was called.
+            pixels: from `pixels_of`; made here when None.
         """
         started = clock.perf_counter()
         index = self._frame_index if index is None else index

@@ -104,18 +104,18 @@ def look_ahead(session, frames: Iterator) -> Iterator:
     with ThreadPoolExecutor(1, "kinetrack-model") as thread:
         while True:
             frame = pixels = following = error = None
-            started = clock.perf_counter()
+            follows, spent = False, 0.0
             try:
-                if (frame := next(frames, None)) is not None:
+                if (frame := next(frames, None)) is not None and (follows := session.follows(frame)):
                     started = clock.perf_counter()
                     pixels = session.pixels_of(frame)
+                    spent = clock.perf_counter() - started
             except Exception as reason:  # is raised when the frame before is done
                 frame, error = None, reason
-            spent = clock.perf_counter() - started
             if step is not None:
                 step.advance()
                 try:
-                    if pixels is not None:
+                    if frame is not None and follows:
                         following = _Step(session, thread, frame, pixels)
                         following.pending.spent["preprocess"] += spent
                 except ValueError as reason:
@@ -138,7 +138,7 @@ class _Step:
         session: `KineTrackSession`.
         thread: where the model runs.
         frame: `VideoFrame`.
-        pixels: from `KineTrackSession.pixels_of`; made here when None.
+        pixels: from `KineTrackSession.pixels_of`.
 
     Raises:
         ValueError: as `KineTrackSession.step`.
