@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from ..processing.loading import load_model
-from ..processing.session_kinetrack import KineTrackSession
+from ..processing.session_kinetrack import TASKS, KineTrackSession
 from .atomic_files import update_json_atomically
 from .data.sources import ACTION_SET
 from .data.splits import read_split
@@ -19,9 +19,6 @@ from .evaluation_runs import Stopwatch, classify_clip
 from .tune import score_settings, session_settings
 
 DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-
-
-TASKS = ("both", "actions", "tracking")
 
 
 def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: float = 0.85, task: str = "both") -> dict:
@@ -35,7 +32,7 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
         model: folder of a trained model.
         data: root of the data, see `hub_scripts/data`.
         precision: share of right answers wanted among those above the threshold.
-        task: what to calibrate, one of `TASKS`; the rest of the configuration stays as it is.
+        task: what to calibrate, one of a session's `TASKS`; the rest of the configuration stays as it is.
 
     Returns:
         The chosen values and the figures they were chosen by.
@@ -48,11 +45,11 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {task!r}.")
     network = load_model(model)
     chosen, figures = {}, {}
-    for name, choose in (("actions", _choose_for_actions), ("tracking", _choose_for_tracking)):
-        if task in ("both", name):
-            values, found = choose(*network, Path(data), precision)
-            chosen |= values
-            figures |= found
+    if task != "tracking":
+        chosen, figures = _choose_for_actions(*network, Path(data), precision)
+    if task != "actions":
+        values, found = _choose_for_tracking(*network, Path(data))
+        chosen, figures = chosen | values, figures | found
     update_json_atomically(Path(model) / "config.json", chosen)
     return chosen | figures
 
@@ -73,7 +70,7 @@ def _choose_for_actions(network, processor, data: Path, precision: float) -> tup
     }
 
 
-def _choose_for_tracking(network, processor, data: Path, precision: float) -> tuple[dict, dict]:
+def _choose_for_tracking(network, processor, data: Path) -> tuple[dict, dict]:
     """As `_choose_for_actions`."""
     sequences = [item for item in list_items(data, "dev") if isinstance(item, Sequence)]
     if not sequences:

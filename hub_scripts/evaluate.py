@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..processing.session_kinetrack import KineTrackSession
+from ..processing.session_kinetrack import TASKS, KineTrackSession
 from .ablation import ablated
 from .atomic_files import write_atomically
 from .evaluation_actions import ActorClip, detect_actions, label_stability, read_actor, two_actors
@@ -16,7 +16,6 @@ from .evaluation_runs import RegionSession, Stopwatch, classify_people, track_se
 from .metrics.action_metrics import score_actions
 from .metrics.evaluation_report import evaluation_markdown
 
-TASKS = ("tracking", "actions", "both")
 UNCERTAIN = "uncertain"
 
 

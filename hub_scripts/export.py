@@ -114,9 +114,9 @@ def _write(graph: Graph, format: str, folder: Path) -> str:
         return path.name
     import openvino
 
-    openvino.save_model(
-        _with_plain_names(openvino.Core().read_model(str(path)), graph), path.with_suffix(".xml"), False
-    )
+    from ..processing.graphs.openvino_engine import shared_core
+
+    openvino.save_model(_with_plain_names(shared_core().read_model(str(path)), graph), path.with_suffix(".xml"), False)
     path.unlink()
     return path.with_suffix(".xml").name
 

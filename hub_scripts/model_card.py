@@ -286,12 +286,12 @@ def _results(config, evaluation: dict, calibration: dict, named: dict) -> str:
         parts.append(
             f'On the {calibration["dev_clips"]} clips that temperature and the threshold of "uncertain" were chosen '
             f"by, top-1 is {100 * calibration['dev_top1']:.1f} %, and {100 * calibration['dev_answered']:.1f} % of the "
-            f"clips get an answer{_right(calibration)}."
+            f"clips get an answer{_precision(calibration)}."
         )
     return "\n\n".join(parts) or "This checkpoint has not been evaluated."
 
 
-def _right(calibration: dict) -> str:
+def _precision(calibration: dict) -> str:
     precision = calibration.get("dev_precision")
     return (
         ""

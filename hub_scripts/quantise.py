@@ -46,8 +46,10 @@ def quantise_step(model, processor, path: Path, format: str, videos: Sequence[Pa
     if format == "openvino":
         import openvino
 
+        from ..processing.graphs.openvino_engine import shared_core
+
         # Read into memory, for the file is written over.
-        floating = openvino.Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+        floating = shared_core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
         quantised = nncf.quantize(floating, nncf.Dataset(samples), **settings)
         openvino.save_model(quantised, path, compress_to_fp16=False)
         _keep_float32(path)

@@ -7,6 +7,8 @@ measured.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -96,21 +98,15 @@ class Results:
 
     def values(self, variant: str, *path: str) -> np.ndarray:
         """A number of every seed, `(S,)`: `values("gru", "milliseconds")`."""
-        found = []
-        for measures in self.measures(variant):
-            for key in path:
-                measures = measures[key]
-            found.append(measures)
-        return np.array(found, np.float64)
+        return np.array(self._found(variant, path), np.float64)
 
     def hits(self, variant: str, *path: str) -> np.ndarray:
         """Right or wrong for every seed and unit, `(S, N)`, from text such as `"0110"`."""
-        found = []
-        for measures in self.measures(variant):
-            for key in path:
-                measures = measures[key]
-            found.append([int(letter) for letter in measures])
-        return np.array(found, np.float64)
+        return np.array([[int(letter) for letter in text] for text in self._found(variant, path)], np.float64)
+
+    def _found(self, variant: str, path: tuple[str, ...]) -> list:
+        """What every seed's measures have at the end of a path of keys."""
+        return [reduce(getitem, path, measures) for measures in self.measures(variant)]
 
     def accuracy(self, variant: str, *path: str) -> Interval:
         """Per cent right, with an interval over films and seeds; `data["films"]` names the films."""

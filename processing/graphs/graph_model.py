@@ -93,9 +93,14 @@ class AcceleratedModel:
             return torch.tensor([[height, width]] * batch)
         mask, content = self._content  # read once: another thread's stream may come in between
         if mask is not pixel_mask:
-            content = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
+            content = _shown(pixel_mask)
             self._content = pixel_mask, content
         return content
+
+
+def _shown(pixel_mask: torch.Tensor) -> torch.Tensor:
+    """(B, 2) int64 rows and columns that show the frame, of a mask (B, H, W) that is True there, top left."""
+    return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
 
 
 class ExportedParts:
@@ -141,7 +146,7 @@ class ExportedParts:
         count = boxes.shape[1]
         # Runtimes are slow where sizes change all the time; boxes that are nowhere make up the round number.
         boxes = F.pad(boxes.float(), (0, 0, 0, -count % _ROUND))
-        content = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
+        content = _shown(pixel_mask)
         found = self._engines["regions"].run({"last_hidden_state": features, "boxes": boxes, "content_size": content})
         return found["score"][:, :count], found["pooled"][:, :count]
 

@@ -36,7 +36,7 @@ class OpenVinoEngine:
     ):
         import openvino
 
-        self._openvino, self._core = openvino, _core()
+        self._openvino, self._core = openvino, shared_core()
         self._settings = {
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
@@ -94,7 +94,7 @@ class OpenVinoEngine:
 
 
 @functools.cache
-def _core():
+def shared_core():
     """The process's only OpenVINO.
 
     One that ends gives its thread back the signal stack that it found when it began. With several, that may be the
