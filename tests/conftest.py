@@ -1,6 +1,7 @@
 """Shared fixtures: small videos with moving rectangles, of every kind people bring."""
 
 import io
+import logging
 import os
 import signal
 import struct
@@ -117,6 +118,16 @@ def pytest_configure():
     # Shells start jobs in the background deaf to Ctrl-C, and what tests start would inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def caplog(caplog):
+    """What KineTrack logs, whatever other packages have done to the loggers of this process."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "kinetrack":
+            logger.disabled = False
+    with caplog.at_level(logging.WARNING, logger="kinetrack"):
+        yield caplog
 
 
 @pytest.fixture(scope="session")

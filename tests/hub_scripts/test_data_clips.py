@@ -230,7 +230,8 @@ def test_batches_are_the_same_for_any_number_of_workers(actions):
 
 
 @pytest.mark.parametrize("window", [None, (3, 5, 60, 40)])
-def test_cached_frames_are_the_decoded_ones(root, tmp_path, window):
+def test_cached_frames_are_the_decoded_ones(root, tmp_path, monkeypatch, window):
+    monkeypatch.setattr("kinetrack.hub_scripts.data.frames._SPARE_BYTES", 0)
     path = root / "mot/train/A/video.mp4"
     plain, cached = FrameStore(path), FrameStore(path, cache=tmp_path / "cache")
     order = [5, 2, 2, 89]
