@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from .data.clips import ClipSource
 from .data.sources import ACTION_SET, action_names, action_sources
-from .pretrained import load_efficientnet_lite0_imagenet
+from .pretrained import load_efficientnet_lite_imagenet
 
 STRENGTHS = tuple(10.0**power for power in (-3, -2, -1, 0, 0.5, 1, 1.5, 2))
 
@@ -83,7 +83,7 @@ def probe(root: str | os.PathLike, weights: str | os.PathLike, num_frames: int =
 
     Args:
         root: Data root.
-        weights: ImageNet weights, see `load_efficientnet_lite0_imagenet`.
+        weights: ImageNet weights, see `load_efficientnet_lite_imagenet`.
         num_frames: Frames of each clip.
 
     Returns:
@@ -92,7 +92,7 @@ def probe(root: str | os.PathLike, weights: str | os.PathLike, num_frames: int =
     import timm
 
     encoder = timm.create_model("tf_efficientnet_lite0")
-    encoder.load_state_dict(load_efficientnet_lite0_imagenet(weights))
+    encoder.load_state_dict(load_efficientnet_lite_imagenet(weights))
     encoder.reset_classifier(0)
     encoder.eval()
     data = {}

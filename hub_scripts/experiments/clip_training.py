@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .features import ClipFeatures
+from .experiment import Inputs
+from .features import JHMDB, ClipFeatures, FrozenEncoder, LabelledSet, read_clips
 
 # Which frames of a clip of some length an example has; the generator is None when the model is tested.
 FrameChoice = Callable[[int, np.random.Generator | None], np.ndarray]
@@ -61,6 +62,10 @@ class ClipSet:
         """C of the cells and C' of the stride-16 maps."""
         return self.cells[0].shape[-1], self.middle[0].shape[1]
 
+    def targets(self, chosen: list[tuple[int, np.ndarray]]) -> torch.Tensor:
+        """What a model is to answer for chosen clips, `(N,)`."""
+        return self.labels[[clip for clip, _ in chosen]]
+
     def batch(self, chosen: list[tuple[int, np.ndarray]], with_middle: bool, flip: np.ndarray | None = None) -> dict:
         """`{"cells", "middle"}` of clips with equally many frames each, for `ClipClassifier`.
 
@@ -76,6 +81,32 @@ class ClipSet:
             if middle is not None:
                 middle[flip] = middle[flip].flip(4)
         return {"cells": cells, "middle": middle}
+
+
+def read_parts(
+    inputs: Inputs, encoder: FrozenEncoder, labelled: LabelledSet = JHMDB, count: int | None = None
+) -> tuple[dict[str, ClipSet], dict]:
+    """The clips of "train", "dev" and "val", and what a report says of them.
+
+    Args:
+        inputs: of the experiment; two clips of each class in a quick run.
+        encoder: what sees the frames.
+        labelled: which set of clips.
+        count: as for `read_clips`.
+    """
+    limit = 2 if inputs.quick else None
+    parts = {
+        part: ClipSet(read_clips(inputs.data, part, encoder, inputs.cache, limit, labelled, count))
+        for part in ("train", "dev", "val")
+    }
+    val = parts["val"]
+    return parts, {
+        "set": labelled.about,
+        **{f"{part}_clips": len(clips) for part, clips in parts.items()},
+        "val_films": len(set(val.films)),
+        "weights": encoder.key,
+        "films": val.films,
+    }
 
 
 def _cells(clip: ClipFeatures) -> torch.Tensor:
@@ -94,6 +125,21 @@ def spread_frames(count: int, least: float = 0.6) -> FrameChoice:
             first = rng.uniform(0, length - 1 - span)
             last = first + span
         return np.linspace(first, last, count).round().astype(int)
+
+    return choose
+
+
+def all_frames(length: int, rng: np.random.Generator | None) -> np.ndarray:
+    """The whole clip, however long it is; a `FrameChoice`."""
+    return np.arange(length)
+
+
+def middle_frames(count: int) -> FrameChoice:
+    """`count` frames in a row from the middle of the clip, or all of a shorter one."""
+
+    def choose(length: int, rng: np.random.Generator | None) -> np.ndarray:
+        first = max((length - count) // 2, 0)
+        return np.arange(first, min(first + count, length))
 
     return choose
 
@@ -124,17 +170,17 @@ def train_classifier(
         for order in np.array_split(rng.permutation(len(train)), steps):
             _set_rate(optimizer, settings.learning_rate, done, steps, total)
             chosen = [(clip, choose(train.lengths[clip], rng)) for clip in order]
-            batch = train.batch(chosen, model.motion is not None, rng.random(len(order)) < 0.5)
-            loss = F.cross_entropy(model(**batch), train.labels[order], label_smoothing=settings.label_smoothing)
+            logits = _logits(model, train, chosen, rng.random(len(order)) < 0.5)
+            loss = _loss(logits, train.targets(chosen), settings.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             done += 1
-        logits = classify(model, dev, choose)
-        loss = F.cross_entropy(logits, dev.labels).item()
+        logits, targets = classify(model, dev, choose), dev.targets(_choose_all(dev, choose))
+        loss = _loss(logits, targets).item()
         if loss < best["dev_loss"]:
-            top1 = 100 * (logits.argmax(1) == dev.labels).double().mean().item()
+            top1 = 100 * (logits.argmax(-1) == targets).double().mean().item()
             best, kept = {"epoch": epoch, "dev_loss": loss, "dev_top1": top1}, copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     return best
@@ -151,8 +197,28 @@ def _set_rate(optimizer, highest: float, done: int, warmup: int, total: int) -> 
 def classify(model, clips: ClipSet, choose: FrameChoice, batch_size: int = 32) -> torch.Tensor:
     """Logits `(N, classes)` of all clips in the chosen frames."""
     model.eval()
-    found = []
-    for start in range(0, len(clips), batch_size):
-        chosen = [(n, choose(clips.lengths[n], None)) for n in range(start, min(start + batch_size, len(clips)))]
-        found.append(model(**clips.batch(chosen, model.motion is not None)))
-    return torch.cat(found)
+    chosen = _choose_all(clips, choose)
+    parts = (chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size))
+    return torch.cat([_logits(model, clips, part) for part in parts])
+
+
+def _choose_all(clips: ClipSet, choose: FrameChoice) -> list[tuple[int, np.ndarray]]:
+    return [(clip, choose(clips.lengths[clip], None)) for clip in range(len(clips))]
+
+
+def _logits(model, clips: ClipSet, chosen: list, flip: np.ndarray | None = None) -> torch.Tensor:
+    """Answers to chosen clips, in their order; those with equally many frames go through the model together."""
+    lengths = np.array([len(frames) for _, frames in chosen])
+    rows = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    found = [
+        model(
+            **clips.batch([chosen[row] for row in some], model.motion is not None, None if flip is None else flip[some])
+        )
+        for some in rows
+    ]
+    return torch.cat(found)[np.argsort(np.concatenate(rows))]
+
+
+def _loss(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of clips, or of all their frames: (..., classes) and (...)."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), label_smoothing=smoothing)

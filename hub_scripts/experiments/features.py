@@ -1,13 +1,13 @@
 """Frozen features of labelled clips, computed once and kept on disk, so that many small models can be trained on them.
 
-The encoder is EfficientNet-Lite0 with its ImageNet weights and not that of the shipped kinetrack-nano, which was
-trained on the labels of the very clips that the experiments train on. Its maps at strides 16 and 32 of every frame are
-kept in half precision: about 75 KB a frame of 224x224.
+The encoder is EfficientNet-Lite0 (or another of its family) with its ImageNet weights and not that of the shipped
+kinetrack-nano, which was trained on the labels of the very clips that the experiments train on. Its maps at strides 16
+and 32 of every frame are kept in half precision: about 75 KB a frame of 224x224.
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,10 @@ from tqdm import tqdm
 
 from ..atomic_files import atomic_path
 from ..data.clips import ClipSource
-from ..data.sources import ACTION_SET, action_sources
+from ..data.sources import ACTION_SET, FIGHT_GROUP, FIGHT_SET, action_names, action_sources
 from ..data.splits import group_sources, source_key
-from ..pretrained import LITE0, load_efficientnet_lite0_imagenet
+from ..pretrained import LITE0, load_efficientnet_lite_imagenet
 
-MIDDLE_CHANNELS, COARSE_CHANNELS = 112, 320
 _BATCH = 8
 
 
@@ -35,8 +34,8 @@ class ClipFeatures:
         name: path below the data root.
         film: which source video it was cut from, as far as file names tell; clips of one film are not independent.
         label: index of the action.
-        middle: `(T, 112, S / 16, S / 16)` float16, every frame of the clip.
-        coarse: `(T, 320, S / 32, S / 32)` float16.
+        middle: `(T, C', S / 16, S / 16)` float16, every frame of the clip; of Lite0, C' is 112.
+        coarse: `(T, C, S / 32, S / 32)` float16; of Lite0, C is 320.
         actor: `(T, 4)` xyxy in pixels of the S x S input, NaN where there is no box.
     """
 
@@ -49,28 +48,29 @@ class ClipFeatures:
 
 
 class FrozenEncoder:
-    """EfficientNet-Lite0 up to strides 16 and 32.
+    """An EfficientNet-Lite up to strides 16 and 32.
 
     Args:
-        weights: see `load_efficientnet_lite0_imagenet`; None for random weights, which is for tests alone.
+        weights: see `load_efficientnet_lite_imagenet`; None for random weights, which is for tests alone.
         size: S, side of the square that frames are resized to.
+        network: timm's name of it.
     """
 
-    def __init__(self, weights: str | os.PathLike | None, size: int = 224):
+    def __init__(self, weights: str | os.PathLike | None, size: int = 224, network: str = LITE0):
         torch.manual_seed(0)
-        self.network = timm.create_model(LITE0, features_only=True, out_indices=(3, 4))
+        self.network = timm.create_model(network, features_only=True, out_indices=(3, 4))
         if weights is not None:
             wanted = self.network.state_dict()
-            tensors = load_efficientnet_lite0_imagenet(weights)
+            tensors = load_efficientnet_lite_imagenet(weights, network)
             self.network.load_state_dict({name: tensors[name] for name in wanted})
         self.network = self.network.eval().to(memory_format=torch.channels_last)
         self.size = size
         digest = "random" if weights is None else hashlib.sha1(Path(weights).read_bytes()).hexdigest()[:12]
-        self.key = f"{LITE0}-{digest}-{size}"
+        self.key = f"{network}-{digest}-{size}"
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`(T, h, w, 3)` uint8 RGB to the maps `(T, 112, S/16, S/16)` and `(T, 320, S/32, S/32)`, float16."""
+        """`(T, h, w, 3)` uint8 RGB to the maps `(T, C', S/16, S/16)` and `(T, C, S/32, S/32)`, float16."""
         found = []
         for start in range(0, len(frames), _BATCH):
             images = torch.from_numpy(frames[start : start + _BATCH]).permute(0, 3, 1, 2)  # (n, 3, h, w)
@@ -80,40 +80,96 @@ class FrozenEncoder:
         return middle, coarse
 
 
-def read_clips(root, part: str, encoder: FrozenEncoder, cache, limit: int | None = None) -> list[ClipFeatures]:
-    """The JHMDB clips of one part with their features, encoded now or read from the cache.
+@dataclass(frozen=True)
+class LabelledSet:
+    """A set of clips, each with one label.
+
+    Attributes:
+        name: as people call it.
+        folder: below `actions/`.
+        about: for a report.
+        labels: how many there are, given the data root.
+        label: the label of one clip.
+    """
+
+    name: str
+    folder: str
+    about: str
+    labels: Callable[[Path], int]
+    label: Callable[[ClipSource], int]
+
+
+JHMDB = LabelledSet(
+    "JHMDB",
+    ACTION_SET,
+    "JHMDB split 1, training half, by the committed lists",
+    lambda root: len(action_names(root)),
+    lambda source: source.label,
+)
+FIGHTS = LabelledSet(
+    "fights",
+    FIGHT_SET,
+    "surveillance clips, fight or not, by the committed lists",
+    lambda root: len(FIGHT_GROUP),
+    lambda source: source.group_labels["fight"],
+)
+
+
+def read_clips(
+    root,
+    part: str,
+    encoder: FrozenEncoder,
+    cache,
+    limit: int | None = None,
+    labelled: LabelledSet = JHMDB,
+    count: int | None = None,
+) -> list[ClipFeatures]:
+    """The clips of one part with their features, encoded now or read from the cache.
 
     Args:
-        root: data root with `actions/jhmdb`.
+        root: data root with `actions/`.
         part: "train", "dev" or "val", by the committed lists.
         encoder: what sees the frames.
         cache: folder for features; a run that stops goes on where it was.
         limit: this many clips of each class alone.
+        labelled: which set.
+        count: this many frames alone, spread evenly over each clip.
 
     Raises:
-        FileNotFoundError: no labelled clips at `root`.
         ValueError: the part is empty.
     """
-    sources = action_sources(root, part, sets=(ACTION_SET,))
+    sources = action_sources(root, part, sets=(labelled.folder,))
     if limit is not None:
-        sources = _first_of_each_class(sources, limit)
+        sources = _first_of_each_class(sources, labelled, limit)
     if not sources:
         raise ValueError(
-            f"No clip of the {part} list lies below {root}. Expected actions/{ACTION_SET}/train/CLASS/*.mp4."
+            f"No clip of the {part} list lies below {root}. Expected actions/{labelled.folder}/train/CLASS/*.mp4."
         )
     films = film_names(sources)
-    folder = Path(cache) / encoder.key
+    folder = Path(cache) / (encoder.key if count is None else f"{encoder.key}-{count}-frames")
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(sources, desc=f"features of {part}", unit="clip", disable=None, leave=False)
-    return [_read_clip(source, films[source.name], encoder, folder) for source in bar]
+    return [
+        _read_clip(source, labelled.label(source), films[source.name], encoder, folder, _spread(source, count))
+        for source in bar
+    ]
 
 
-def _read_clip(source: ClipSource, film: str, encoder: FrozenEncoder, folder: Path) -> ClipFeatures:
+def _spread(source: ClipSource, count: int | None) -> np.ndarray:
+    """Numbers of the frames wanted of a clip, in its file."""
+    if count is None:
+        return np.arange(source.first, source.stop)
+    return np.linspace(source.first, source.stop - 1, count).round().astype(int)
+
+
+def _read_clip(
+    source: ClipSource, label: int, film: str, encoder: FrozenEncoder, folder: Path, frames: np.ndarray
+) -> ClipFeatures:
     status = source.frames.path.stat()
     key = hashlib.sha1(f"{source.name}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
     path = folder / f"{key}.npz"
     if not path.is_file():
-        middle, coarse = encoder.encode(source.frames.read(np.arange(source.first, source.stop)))
+        middle, coarse = encoder.encode(source.frames.read(frames))
         with atomic_path(path) as partial:
             np.savez(partial, middle=middle, coarse=coarse)
     with np.load(path) as arrays:
@@ -121,8 +177,8 @@ def _read_clip(source: ClipSource, film: str, encoder: FrozenEncoder, folder: Pa
     actor = np.full((len(middle), 4), np.nan, np.float32)
     if source.actor is not None:
         factor = encoder.size / np.array([source.frames.width, source.frames.height] * 2, np.float32)
-        actor = source.actor[source.first : source.stop] * factor
-    return ClipFeatures(source.name, film, source.label, middle, coarse, actor)
+        actor = source.actor[frames] * factor
+    return ClipFeatures(source.name, film, label, middle, coarse, actor)
 
 
 def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
@@ -132,11 +188,12 @@ def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
     return {name: group[key] for name, key in keys.items()}
 
 
-def _first_of_each_class(sources: Sequence[ClipSource], limit: int) -> list[ClipSource]:
+def _first_of_each_class(sources: Sequence[ClipSource], labelled: LabelledSet, limit: int) -> list[ClipSource]:
     counts: dict[int, int] = {}
     kept = []
     for source in sources:
-        counts[source.label] = counts.get(source.label, 0) + 1
-        if counts[source.label] <= limit:
+        label = labelled.label(source)
+        counts[label] = counts.get(label, 0) + 1
+        if counts[label] <= limit:
             kept.append(source)
     return kept

@@ -9,14 +9,13 @@ from ...processing.session_kinetrack import tracker_settings
 from ...processing.tracking_kinetrack import Detections
 from ..detection_cache import SequenceDetections, track_detections
 from ..evaluate import person_label
-from ..evaluation_items import Sequence, find_items, read_sequence_info
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
 from .identity_events import CAUSES, COVERED_FROM, IdentityHistory, read_people
 from .plots import new_figure, save_figure
+from .sequence_scores import STRETCH, describe_sequences, length_of, score_sequences, val_sequences
 from .statistics import Interval, bootstrap_contrast, bootstrap_difference, bootstrap_mean, simultaneous_level
 from .watching import watch_sequences
 
-STRETCH = 100  # frames that are drawn together
 NEAR = 6  # frames on either side of a switch
 FULL = "full"
 
@@ -53,30 +52,14 @@ class Identity(Experiment):
 
     def prepare(self, inputs: Inputs) -> dict:
         """See `Experiment.prepare`."""
-        folder = Path(inputs.data) / "mot" / "val"
-        self._sequences = [item for item in find_items(folder) if isinstance(item, Sequence)]
-        if not self._sequences:
-            raise ValueError(
-                f"No sequences at {folder}. Expected MOTChallenge folders, see `kinetrack evaluate --help`."
-            )
-        if inputs.quick:
-            self._sequences = [Sequence(item.folder, (1, min(60, _length(item)))) for item in self._sequences]
+        self._sequences = val_sequences(inputs.data, inputs.quick)
         self._model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
         self._person = person_label(self._model.config)
         self._cache = inputs.cache
-        return {
-            "set": "mot/val",
-            "model": inputs.model,
-            "sequences": ", ".join(f"{item.folder.name} ({_length(item)} frames)" for item in self._sequences),
-            "stretches": [
-                f"{item.folder.name} {part[0]}-{part[1]}" for item in self._sequences for part in _parts(item)
-            ],
-        }
+        return {"set": "mot/val", "model": inputs.model, **describe_sequences(self._sequences)}
 
     def run_cell(self, variant: str, seed: int) -> dict:
         """See `Experiment.run_cell`."""
-        from ..metrics.mot_metrics import score_tracks
-
         memory = variant in (FULL, "no-embeddings")
         detected, attention = watch_sequences(self._model, self._processor, self._sequences, memory, self._cache)
         if variant in ("no-embeddings", "neither"):
@@ -84,18 +67,9 @@ class Identity(Experiment):
         config = self._model.config
         settings = tracker_settings(config.detection_threshold, config.tracker_settings)
         rows = {item.sequence.folder.name: track_detections(item, settings, self._person) for item in detected}
-        folders = {item.folder.name: item.folder for item in self._sequences}
-        whole = score_tracks(rows, folders, frames={i.folder.name: i.part for i in self._sequences if i.part})
-        scores = {"HOTA": [], "IDF1": [], "IDSW": []}
-        for item in self._sequences:
-            name = item.folder.name
-            for part in _parts(item):
-                found = score_tracks({name: rows[name]}, {name: item.folder}, frames={name: part})[name]
-                for key, values in scores.items():
-                    values.append(found[key])
         events = {}
         for item in self._sequences:
-            span = item.part or (1, _length(item))
+            span = item.part or (1, length_of(item))
             history = IdentityHistory(read_people(item.folder), rows[item.folder.name], span)
             events[item.folder.name] = {
                 "switches": [switch.to_dict() for switch in history.switches()],
@@ -103,11 +77,7 @@ class Identity(Experiment):
                 "covered": [share >= COVERED_FROM for person in history.covered.values() for share in person.values()],
             }
             events[item.folder.name]["covered"] = float(np.mean(events[item.folder.name]["covered"]))
-        measures = {
-            "whole": {name: {k: values[k] for k in ("HOTA", "IDF1", "MOTA", "IDSW")} for name, values in whole.items()},
-            "stretches": scores,
-            "events": events,
-        }
+        measures = score_sequences(rows, self._sequences) | {"events": events}
         return measures | ({"beta": attention} if variant == FULL else {})
 
     def tables(self, results: Results) -> list[Table]:
@@ -280,17 +250,6 @@ class Identity(Experiment):
 
 
 _SCORES = ["variant", "sequence", "HOTA", "IDF1", "MOTA", "switches"]
-
-
-def _length(item: Sequence) -> int:
-    return item.part[1] if item.part else int(read_sequence_info(item.folder)["seqLength"])
-
-
-def _parts(item: Sequence) -> list[tuple[int, int]]:
-    """Stretches of about `STRETCH` frames."""
-    length = _length(item)
-    edges = np.linspace(0, length, max(1, round(length / STRETCH)) + 1).round().astype(int)
-    return [(int(low) + 1, int(high)) for low, high in zip(edges, edges[1:], strict=False)]
 
 
 def _without_looks(item: SequenceDetections) -> SequenceDetections:

@@ -17,7 +17,7 @@ from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Varia
 from .features import film_names
 from .long_streams import EncodedFrames, StreamTrace, attend, play, shapes_loop, sharpness
 from .plots import new_figure, save_figure
-from .statistics import bootstrap_difference, bootstrap_mean, simultaneous_level
+from .statistics import bootstrap_difference, bootstrap_mean, share_by_unit, simultaneous_level
 
 RATE = 12.5  # Hz, the rate at which the temporal part runs
 WINDOWS = (8, 16, 32, 64, 128, 512, 2048, 8192)
@@ -113,7 +113,7 @@ class LongVideo(Experiment):
         for clip, (first, length) in enumerate(spans):
             fresh = play(self._model.kinetrack, encoded, range(first, first + length))
             alone.append(self._right(fresh, [length], [clip], length)[0])
-        by_clip = {key: _by_clip(values, clips, len(spans)) for key, values in right.items()}
+        by_clip = {key: share_by_unit(values, clips, len(spans)) for key, values in right.items()}
         passes = np.array(right[str(self._window())]).reshape(-1, len(spans))
         quarter = max(len(passes) // 4, 1)
         half = len(spans) * quarter
@@ -121,8 +121,8 @@ class LongVideo(Experiment):
             "frames": len(order),
             "by_clip": by_clip,
             "alone": [float(value) for value in alone],
-            "begin": _by_clip(right[str(self._window())][:half], clips[:half], len(spans)),
-            "end": _by_clip(right[str(self._window())][-half:], clips[-half:], len(spans)),
+            "begin": share_by_unit(right[str(self._window())][:half], clips[:half], len(spans)),
+            "end": share_by_unit(right[str(self._window())][-half:], clips[-half:], len(spans)),
         }
 
     def _window(self) -> int:
@@ -376,12 +376,6 @@ def _distance(trace: StreamTrace, loop: int) -> float:
     last -= (last - loop) % loop
     early, late = trace.pooled[loop : 2 * loop], trace.pooled[last : last + loop]
     return float((late - early).norm(dim=1).max() / early.norm(dim=1).mean())
-
-
-def _by_clip(right: list[bool], clips: list[int], count: int) -> list[float]:
-    """Share right of every clip's appearances."""
-    times = np.bincount(clips, minlength=count)
-    return np.round(np.bincount(clips, weights=np.array(right, float), minlength=count) / times, 4).tolist()
 
 
 def _stacked(results: Results, *path: str) -> np.ndarray:

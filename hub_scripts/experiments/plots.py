@@ -55,6 +55,24 @@ def draw_intervals(
     axes.set_axisbelow(True)
 
 
+def draw_point(axes: Axes, place: float, seeds: np.ndarray, interval: Interval, label: str, left: bool = False) -> None:
+    """A variant in a picture of one figure against another: a dot for every seed, the mean, and its interval.
+
+    Args:
+        axes: where to draw.
+        place: along the horizontal axis.
+        seeds: figures of the seeds.
+        interval: of their mean.
+        label: beside the upper end of the interval.
+        left: whether it stands on the left.
+    """
+    axes.plot([place, place], [interval.low, interval.high], color="tab:blue", linewidth=2, alpha=0.5)
+    axes.plot(np.full(len(seeds), place), seeds, ".", color="0.35", markersize=5, zorder=3)
+    axes.plot(place, interval.mean, "o", color="tab:blue", markersize=8)
+    offset, side = ((-4, -4), "right") if left else ((4, -4), "left")
+    axes.annotate(label, (place, interval.high), offset, textcoords="offset points", fontsize=8, ha=side, va="top")
+
+
 def draw_changes(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], strongest: float) -> None:
     """A table of numbers, coloured by how far each lies above (blue) or below (red) the first of its row.
 

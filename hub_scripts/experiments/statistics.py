@@ -40,6 +40,10 @@ class Interval:
         """Where the confidence was said before: `+2.1 (-0.4 to +4.6)`."""
         return f"{self.mean:+.{digits}f} ({self.low:+.{digits}f} to {self.high:+.{digits}f})"
 
+    def judged(self, unit: str = "") -> str:
+        """`brief` and whether that shows a difference: `+2.1 (-0.4 to +4.6) points, not shown`."""
+        return f"{self.brief()}{unit and ' ' + unit}, {'shown' if self.excludes_zero else 'not shown'}"
+
     def text(self, unit: str = "points", digits: int = 1) -> str:
         """For a sentence: `+2.1 points (95 % interval -0.4 to +4.6)`."""
         percent = f"{100 * self.level:.4g} % interval"
@@ -114,6 +118,21 @@ def bootstrap_contrast(
         draws = draws - (units[:, ~marked] @ values[~marked]) / units[:, ~marked].sum(1)
     mean = values[marked].mean() - values[~marked].mean()
     return _interval(mean, draws[np.isfinite(draws)], level, scale)
+
+
+def share_by_unit(right: Sequence[bool], units: Sequence[int], count: int) -> list[float]:
+    """Share right of each unit's appearances.
+
+    Args:
+        right: whether each appearance was right, `(M,)`.
+        units: whose appearance it was, `(M,)`.
+        count: N, number of units; each appears at least once.
+
+    Returns:
+        N shares, to four digits.
+    """
+    times = np.bincount(units, minlength=count)
+    return np.round(np.bincount(units, weights=np.array(right, float), minlength=count) / times, 4).tolist()
 
 
 def _checked(values: np.ndarray, groups: Sequence | None) -> np.ndarray:

@@ -168,13 +168,25 @@ class ClipClassifier(KineTrackPreTrainedModel):
         """Logits of clips.
 
         Args:
-            cells: (B, T, h, w, C).
-            middle: (B, T, C', 2h, 2w), for a form with differences.
+            cells: as for `look`.
+            middle: as for `look`.
             last: how many frames, counted from the end, the answer is read from; all when None. The frames before them
                 are still seen by the module over time.
 
         Returns:
             (B, classes).
+        """
+        scores, pooled = self.look(cells, middle)
+        first = 0 if last is None else max(scores.shape[1] - last, 0)
+        _, summary, _ = self.attention.attend_time(scores[:, first:], pooled[:, first:])
+        return self.head(summary)[0]
+
+    def look(self, cells: torch.Tensor, middle: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """What Eq. 5 reads: w_tau . f (B, T) and f (B, T, D) of every frame.
+
+        Args:
+            cells: (B, T, h, w, C).
+            middle: (B, T, C', 2h, 2w), for a form with differences.
         """
         batch, length = cells.shape[:2]
         features = self.project(cells)  # (B, T, h, w, D)
@@ -187,10 +199,7 @@ class ClipClassifier(KineTrackPreTrainedModel):
         features = self.norm(features)
         overlap = features.new_ones(batch * length, 1, *features.shape[2:4])
         _, pooled, scores = self.attention.attend_space(features.flatten(0, 1), overlap)
-        pooled, scores = pooled.view(batch, length, -1), scores.view(batch, length)
-        first = 0 if last is None else max(length - last, 0)
-        _, summary, _ = self.attention.attend_time(scores[:, first:], pooled[:, first:])
-        return self.head(summary)[0]
+        return scores.view(batch, length), pooled.view(batch, length, -1)
 
 
 def build_classifier(

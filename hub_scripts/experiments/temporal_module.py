@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.sources import action_names
-from .clip_training import ClipSet, TrainingSettings, classify, spread_frames, train_classifier
+from .clip_training import TrainingSettings, classify, read_parts, spread_frames, train_classifier
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant, hits_text, spread
-from .features import FrozenEncoder, read_clips
+from .features import JHMDB, FrozenEncoder
 from .plots import draw_changes, draw_intervals, new_figure, save_figure
 from .statistics import simultaneous_level
 from .temporal_models import FORMS, REFERENCE, build_classifier, count_parameters
@@ -71,22 +70,9 @@ class TemporalModule(Experiment):
     def prepare(self, inputs: Inputs) -> dict:
         """See `Experiment.prepare`."""
         self._quick = inputs.quick
-        encoder = FrozenEncoder(inputs.weights, 64 if inputs.quick else 224)
-        limit = 2 if inputs.quick else None
-        self._parts = {
-            part: ClipSet(read_clips(inputs.data, part, encoder, inputs.cache, limit))
-            for part in ("train", "dev", "val")
-        }
-        self._num_labels = len(action_names(inputs.data))
-        val = self._parts["val"]
-        counts = {f"{part}_clips": len(clips) for part, clips in self._parts.items()}
-        return {
-            "set": "JHMDB split 1, training half, by the committed lists",
-            **counts,
-            "val_films": len(set(val.films)),
-            "weights": encoder.key,
-            "films": val.films,
-        }
+        self._parts, about = read_parts(inputs, FrozenEncoder(inputs.weights, 64 if inputs.quick else 224))
+        self._num_labels = JHMDB.labels(inputs.data)
+        return about
 
     def run_cell(self, variant: str, seed: int) -> dict:
         """See `Experiment.run_cell`."""

