@@ -9,6 +9,10 @@ _PLACES = {
     "arrow-of-time": ("arrow_of_time", "ArrowOfTime"),
     "identity": ("identity", "Identity"),
     "long-video": ("long_video", "LongVideo"),
+    "backbone": ("backbone", "Backbone"),
+    "sequence-length": ("sequence_length", "SequenceLength"),
+    "sequence-length-fights": ("fight_length", "FightLength"),
+    "sequence-length-tracking": ("tracking_length", "TrackingLength"),
 }
 NAMES = tuple(_PLACES)
 

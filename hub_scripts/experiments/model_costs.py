@@ -1,0 +1,88 @@
+"""What a KineTrack model costs, whatever its weights: size, arithmetic, time and memory.
+
+Each model is measured in a process of its own, since memory that an earlier one has freed may not be given back.
+
+    python -m kinetrack.hub_scripts.experiments.model_costs '{"length": 16, "size": [224, 224], "overrides": {}}'
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..benchmark_parts import make_preset, measure_form
+from .experiment import Results
+
+COSTS = "costs"  # the variant of an experiment that measures them
+
+
+def measure_costs(length: int, size: tuple[int, int], **overrides) -> dict:
+    """Costs of `kinetrack-nano` with some settings changed, on one thread, with random weights.
+
+    Args:
+        length: frames of a clip; 0 for a step of a stream.
+        size: (height, width) of the model input.
+        overrides: of the preset's configuration.
+
+    Returns:
+        `parameters`, `backbone_parameters`; `gflops` and `milliseconds` of processor time a frame;
+        `frames_per_second` of that; `peak_mib` of the process above what it had before its first frame; `state_kib`
+        that a stream carries.
+
+    Raises:
+        RuntimeError: the process failed; its last words are in the message.
+    """
+    wanted = json.dumps({"length": length, "size": size, "overrides": overrides})
+    command = [sys.executable, "-m", __spec__.name, wanted]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"Measuring {wanted} failed:\n{run.stderr[-2000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def costs_of(results: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """By what was measured and form, the median over the runs of every cost; empty when nothing was measured."""
+    if COSTS not in results.variants():
+        return {}
+    return {
+        name: {
+            form: {key: float(np.median(results.values(COSTS, name, form, key))) for key in measures}
+            for form, measures in forms.items()
+        }
+        for name, forms in results.measures(COSTS)[0].items()
+    }
+
+
+def _measure(length: int, size: list[int], overrides: dict) -> dict:
+    torch.set_num_threads(1)
+    model = make_preset("nano", **overrides)
+    frames, before = max(1, length), _resident_mib()
+    found = measure_form(model, length, tuple(size), seconds=1.0)
+    milliseconds = found["ms"]["cpu"] / frames
+    state = model.initial_state(1, *size).tensors()
+    return {
+        "parameters": sum(value.numel() for value in model.parameters()),
+        "backbone_parameters": sum(value.numel() for value in model.kinetrack.encoder.backbone.parameters()),
+        "gflops": found["gflops"] / frames,
+        "milliseconds": milliseconds,
+        "frames_per_second": 1000 / milliseconds,
+        "peak_mib": _resident_mib() - before,
+        "state_kib": sum(value.numel() * value.element_size() for value in state.values()) / 1024,
+    }
+
+
+def _resident_mib() -> float:
+    """The most memory this process has had so far; a child's `ru_maxrss` may be its parent's on Linux, VmHWM is not."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(**json.loads(sys.argv[1]))))
