@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_caption import add_caption_command
 from .cli_data import add_data_commands
 from .cli_demo import add_demo_commands
 from .cli_experiment import add_experiment_command
@@ -181,6 +182,8 @@ def init(
     "Train, or go on where the last run stopped:  [cyan]kinetrack train hub_scripts/configs/nano.yaml "
     "data.root=data output=runs/nano[/cyan]\n\n"
     "Change any setting:  [cyan]kinetrack train nano.yaml steps=500 data.actions.batch_size=2[/cyan]\n\n"
+    "A text decoder on your own sentences:  [cyan]kinetrack train model=kinetrack-nano captions=pairs.csv "
+    "output=runs/captions[/cyan]\n\n"
     "Many processes:  [cyan]accelerate launch -m kinetrack.hub_scripts.cli train nano.yaml[/cyan]"
 )
 def train(
@@ -406,6 +409,7 @@ add_stream_command(app)
 add_hub_commands(app)
 add_data_commands(app)
 add_experiment_command(app)
+add_caption_command(app)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     """Runs the training to its end and writes the model.
 
     Args:
-        settings: see `TrainConfig`.
+        settings: see `TrainConfig`. With `captions.pairs`, a text decoder is trained instead (`train_on_pairs`).
         resume: whether to go on from the newest checkpoint in `settings.output`.
 
     Returns:
@@ -41,6 +41,10 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
         ValueError: settings that do not fit each other or the data.
         FloatingPointError: a loss that is not finite; the message names the clips.
     """
+    if settings.captions.pairs is not None:
+        from .captioning.train_pairs import train_on_pairs
+
+        return train_on_pairs(settings)
     run = TrainingRun(settings)
     if resume:
         run.resume()

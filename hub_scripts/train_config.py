@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 
 FINETUNING = Path(__file__).parent / "configs" / "finetune.yaml"
-_SHORT_FOR = {"model": "checkpoint", "data": "path"}
+_SHORT_FOR = {"model": "checkpoint", "data": "path", "captions": "pairs"}
 
 
 @dataclass
@@ -88,6 +88,35 @@ class DataSettings:
 
 
 @dataclass
+class CaptionSettings:
+    """A text decoder on the tokens of a frozen model, see `captioning/captioner.py`.
+
+    Attributes:
+        pairs: a CSV file with `path`, `sentence` and perhaps `question`; with it a decoder is trained and nothing else.
+            Of the run's other settings those count that say where: `output`, `seed`, `model.checkpoint`, `data.cache`
+            and `data.dev_fraction`.
+        sees: which tokens it attends to: those of `frames`, of `tracks`, or `both`.
+        hidden_size: of the decoder, a multiple of 4 (its heads).
+        layers: of the decoder.
+        epochs: passes over the videos.
+        batch_size: videos a step.
+        texts: of each video in a step, drawn from what is said of it.
+        learning_rate: the highest, after a warm-up of one epoch; a cosine brings it to zero.
+        weight_decay: of AdamW.
+    """
+
+    pairs: str | None = None
+    sees: str = "both"
+    hidden_size: int = 96
+    layers: int = 2
+    epochs: int = 30
+    batch_size: int = 32
+    texts: int = 2
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+
+
+@dataclass
 class TrainConfig:
     """A training run.
 
@@ -117,6 +146,7 @@ class TrainConfig:
         picture_every: steps between pictures in TensorBoard; 0 draws none.
         model: see `ModelSettings`.
         data: see `DataSettings`.
+        captions: see `CaptionSettings`.
     """
 
     output: str = "runs/kinetrack"
@@ -143,6 +173,7 @@ class TrainConfig:
     picture_every: int = 200
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    captions: CaptionSettings = field(default_factory=CaptionSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as in the YAML file."""
