@@ -23,9 +23,10 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **o
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG file whole or not at all."""
+    """Writes a file whole or not at all: PNG, or JPEG for photographs, by its suffix."""
+    options = {"pil_kwargs": {"quality": 85}} if path.suffix == ".jpg" else {}
     with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=100)
+        figure.savefig(partial, dpi=100, **options)
 
 
 def draw_intervals(

@@ -13,6 +13,7 @@ _PLACES = {
     "sequence-length": ("sequence_length", "SequenceLength"),
     "sequence-length-fights": ("fight_length", "FightLength"),
     "sequence-length-tracking": ("tracking_length", "TrackingLength"),
+    "captioning": ("captioning", "Captioning"),
 }
 NAMES = tuple(_PLACES)
 
