@@ -19,7 +19,13 @@ from ..processing.detection_kinetrack import decode_detections
 from ..processing.feed_kinetrack import FrameFeed
 from ..processing.live_kinetrack import Reconnect, StreamEvent
 from ..processing.sources_kinetrack import StreamSource, find_source
-from ..processing.stepping_kinetrack import PendingFrame, look_ahead, look_together, step_sessions
+from ..processing.stepping_kinetrack import (
+    PendingFrame,
+    beside_the_model,
+    look_ahead,
+    look_together,
+    step_sessions,
+)
 from ..processing.track_memories_kinetrack import TrackMemories
 from ..processing.tracking_kinetrack import Detections, KineTracker
 from ..processing.video_input_kinetrack import rgb_frame
@@ -302,6 +308,7 @@ class KineTrackSession:
         image = frame.image
         return not frame.unseen and isinstance(image, np.ndarray) and image.shape[:2] == self._frame_size
 
+    @beside_the_model
     def pixels_of(self, frame: VideoFrame) -> torch.Tensor | None:
         """The model input of a frame that `follows`, (1, 1, 3, H, W); None where only frames of a tick are looked at.
 
@@ -313,6 +320,7 @@ class KineTrackSession:
     def _pixels_of(self, image: np.ndarray) -> torch.Tensor:
         return self.processor.preprocess_frame(image, self._canvas).to(*self._placement)
 
+    @beside_the_model
     def prepare(
         self, frame, time: float | None = None, index: int | None = None, pixels: torch.Tensor | None = None
     ) -> PendingFrame:
@@ -372,6 +380,7 @@ class KineTrackSession:
         self._last_time = result.time
         self._frame_index = result.frame_index + 1
 
+    @beside_the_model
     def finish(self, pending: PendingFrame, output) -> KineTrackFrameResult:
         """The last part of a step: from what the model says of a frame to its result. Arguments as for `advance`."""
         started, result = clock.perf_counter(), pending.result

@@ -4,8 +4,9 @@ Frames of several streams go through the model in as few batches as can be; fram
 before is still being worked on.
 """
 
+import functools
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,26 @@ class PendingFrame:
     pixel_mask: torch.Tensor | None = None
     state: Any = None
     spent: dict[str, float] = field(default_factory=dict)
+
+
+def beside_the_model(method: Callable) -> Callable:
+    """A session's method that uses one PyTorch thread where another runtime runs the model.
+
+    Threads that PyTorch keeps spinning between two small operations would take the cores from that runtime.
+    """
+
+    @functools.wraps(method)
+    def run(session, *args, **kwargs):
+        if not getattr(session.model, "runs_beside", False):
+            return method(session, *args, **kwargs)
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return method(session, *args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from kinetrack.processing import session_kinetrack
 from kinetrack.processing.decoding_kinetrack import VideoFrame
 from kinetrack.processing.loading import load_model
@@ -119,6 +120,23 @@ def test_only_what_may_be_late_is_run_ahead(network, beside, monkeypatch, video_
     monkeypatch.setattr(session_kinetrack, "look_ahead", lambda *args: used.append(1) or original(*args))
     assert next(KineTrackSession(*network).run(str(video_path), policy=policy)).frame_index == 0
     assert bool(used) == expected
+
+
+@pytest.mark.parametrize(("is_beside", "expected"), [(True, {1}), (False, {2})])
+def test_pytorch_leaves_the_cores_to_another_runtime(network, monkeypatch, is_beside, expected):
+    monkeypatch.setattr(type(network[0]), "runs_beside", is_beside, raising=False)
+    before, used = torch.get_num_threads(), set()
+    original = type(network[1]).preprocess_frame
+    monkeypatch.setattr(
+        type(network[1]), "preprocess_frame", lambda *args: used.add(torch.get_num_threads()) or original(*args)
+    )
+    torch.set_num_threads(2)
+    try:
+        for _ in KineTrackSession(*network).run(clip(4)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert used == expected
 
 
 def test_pytorch_runs_one_frame_after_the_other(network, monkeypatch):
