@@ -95,13 +95,7 @@ class Backbone(Experiment):
     def _costs(self) -> dict:
         networks = (REFERENCE,) if self._inputs.quick else NETWORKS
         size = (self._size, self._size)
-        return {
-            network: {
-                form: measure_costs(length, size, backbone_config=timm_backbone_config(network))
-                for form, length in (("clip", CLIP), ("step", 0))
-            }
-            for network in networks
-        }
+        return {name: measure_costs(CLIP, size, backbone_config=timm_backbone_config(name)) for name in networks}
 
     def tables(self, results: Results) -> list[Table]:
         """See `Experiment.tables`."""

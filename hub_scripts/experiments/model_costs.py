@@ -20,18 +20,18 @@ from .experiment import Results
 COSTS = "costs"  # the variant of an experiment that measures them
 
 
-def measure_costs(length: int, size: tuple[int, int], **overrides) -> dict:
+def measure_costs(length: int, size: tuple[int, int], **overrides) -> dict[str, dict[str, float]]:
     """Costs of `kinetrack-nano` with some settings changed, on one thread, with random weights.
 
     Args:
-        length: frames of a clip; 0 for a step of a stream.
+        length: frames of a clip.
         size: (height, width) of the model input.
         overrides: of the preset's configuration.
 
     Returns:
-        `parameters`, `backbone_parameters`; `gflops` and `milliseconds` of processor time a frame;
-        `frames_per_second` of that; `peak_mib` of the process above what it had before its first frame; `state_kib`
-        that a stream carries.
+        Of a `step` of a stream and of a `clip`: `parameters`, `backbone_parameters`; `gflops` and `milliseconds` of
+        processor time a frame; `frames_per_second` of that; `peak_mib` of the process above what it had before its
+        first frame; `state_kib` that a stream carries.
 
     Raises:
         RuntimeError: the process failed; its last words are in the message.
@@ -57,22 +57,26 @@ def costs_of(results: Results) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def _measure(length: int, size: list[int], overrides: dict) -> dict:
+def _measure(length: int, size: list[int], overrides: dict) -> dict[str, dict[str, float]]:
     torch.set_num_threads(1)
     model = make_preset("nano", **overrides)
-    frames, before = max(1, length), _resident_mib()
-    found = measure_form(model, length, tuple(size), seconds=1.0)
-    milliseconds = found["ms"]["cpu"] / frames
     state = model.initial_state(1, *size).tensors()
-    return {
+    common = {
         "parameters": sum(value.numel() for value in model.parameters()),
         "backbone_parameters": sum(value.numel() for value in model.kinetrack.encoder.backbone.parameters()),
-        "gflops": found["gflops"] / frames,
-        "milliseconds": milliseconds,
-        "frames_per_second": 1000 / milliseconds,
-        "peak_mib": _resident_mib() - before,
         "state_kib": sum(value.numel() * value.element_size() for value in state.values()) / 1024,
     }
+    before, costs = _resident_mib(), {}
+    for form, frames in (("step", 0), ("clip", length)):  # the peak only grows, so the smaller form comes first
+        found = measure_form(model, frames, tuple(size), seconds=1.0)
+        milliseconds = found["ms"]["cpu"] / max(1, frames)
+        costs[form] = common | {
+            "gflops": found["gflops"] / max(1, frames),
+            "milliseconds": milliseconds,
+            "frames_per_second": 1000 / milliseconds,
+            "peak_mib": _resident_mib() - before,
+        }
+    return costs
 
 
 def _resident_mib() -> float:

@@ -134,13 +134,7 @@ class SequenceLength(Experiment):
     def _costs(self) -> dict:
         size = (self._size, self._size)
         lengths = HORIZONS[:1] if self._quick else HORIZONS
-        return {
-            str(length): {
-                form: measure_costs(frames, size, attention_window=length)
-                for form, frames in (("clip", length), ("step", 0))
-            }
-            for length in lengths
-        }
+        return {str(length): measure_costs(length, size, attention_window=length) for length in lengths}
 
     def tables(self, results: Results) -> list[Table]:
         """See `Experiment.tables`."""

@@ -69,9 +69,11 @@ def test_weights_lie_beside_those_of_lite0(tmp_path):
 
 def test_a_model_is_measured_in_a_process_of_its_own():
     found = measure_costs(2, (64, 64), attention_window=8)
-    assert found["backbone_parameters"] < found["parameters"] < 4e6
-    assert found["frames_per_second"] == pytest.approx(1000 / found["milliseconds"])
-    assert min(found.values()) > 0
+    assert set(found) == {"step", "clip"} and found["clip"]["peak_mib"] >= found["step"]["peak_mib"]
+    assert found["clip"]["gflops"] == pytest.approx(found["step"]["gflops"], rel=0.1)
+    for costs in found.values():
+        assert costs["backbone_parameters"] < costs["parameters"] < 4e6 and min(costs.values()) > 0
+        assert costs["frames_per_second"] == pytest.approx(1000 / costs["milliseconds"])
 
 
 def test_a_failed_measurement_is_told(monkeypatch):
@@ -82,7 +84,10 @@ def test_a_failed_measurement_is_told(monkeypatch):
 
 
 def test_a_quick_run_writes_results_report_and_plots(clips_root, tmp_path, monkeypatch):
-    monkeypatch.setattr("kinetrack.hub_scripts.experiments.backbone.measure_costs", lambda *_, **__: cost(3.0))
+    monkeypatch.setattr(
+        "kinetrack.hub_scripts.experiments.backbone.measure_costs",
+        lambda *_, **__: {"clip": cost(3.0), "step": cost(3.0)},
+    )
     chosen = [option for name in (REFERENCE, LITE1, COSTS) for option in ("--variant", name)]
     options = ["--data", clips_root, "-o", tmp_path, "--cache", tmp_path / "c", "--quick", "--seeds", 1]
     result = CliRunner().invoke(app, ["experiment", "backbone", *map(str, options), *chosen])

@@ -141,14 +141,15 @@ def test_costs_of_clips_and_streams_have_the_same_reach(clips_root, tmp_path, mo
 
     def measure(length, size, attention_window):
         asked.append((length, size, attention_window))
-        return {"milliseconds": 2.0, "frames_per_second": 500.0, "peak_mib": 3.0, "state_kib": 1.0}
+        costs = {"milliseconds": 2.0, "frames_per_second": 500.0, "peak_mib": 3.0, "state_kib": 1.0}
+        return {"clip": costs, "step": costs}
 
     monkeypatch.setattr("kinetrack.hub_scripts.experiments.sequence_length.measure_costs", measure)
     result = run_command(
         "sequence-length", "--data", clips_root, "-o", tmp_path, "--cache", tmp_path / "c", "--variant", COSTS
     )
     assert result.exit_code == 0, result.output
-    assert asked == [(8, (64, 64), 8), (0, (64, 64), 8)]
+    assert asked == [(8, (64, 64), 8)]
     assert "**Cost.**" in (tmp_path / "README.md").read_text()
 
 
