@@ -31,7 +31,7 @@ class TrackingLength(Experiment):
     claim = "it tracks in real time; its abstract leaves open how much of the past that takes."
     variants = {
         **{length: Variant(f"clips of {length} steps", 3.0) for length in LENGTHS},
-        STREAM: Variant("as shipped: one stream", 3.0),
+        STREAM: Variant("as shipped: one stream (as in `identity`, whose cache it reads)", 3.0),
     }
     seeds = 1
 
