@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .annotations import FrameBoxes
-from .augmentation import ClipForm, centred_frames, draw_frames, draw_window, render, whole_window
+from .augmentation import ClipForm, Window, centred_frames, draw_frames, draw_window, render, whole_window
 from .frames import FrameStore
 from .keypoints import MIRRORED
 
@@ -95,7 +95,7 @@ class _Clips(Dataset):
             moved = window.map_boxes(tube)  # (t, 4)
             moved[~(window.visible_share(moved) >= form.min_visible)] = np.nan
             region[: len(frames)] = moved
-        labels = [self._frame_labels(form, source, frame, window) for frame in frames]
+        labels = [frame_labels(form, source, frame, window) for frame in frames]
         return {
             "pixel_values_videos": pixels,
             "frame_mask": frame_mask,
@@ -107,35 +107,36 @@ class _Clips(Dataset):
             "names": f"{source.name}:{frames[0] + 1}-{frames[-1] + 1}",
         }
 
-    @staticmethod
-    def _frame_labels(form: ClipForm, source: ClipSource, frame: int, window) -> dict | None:
-        if source.boxes is None:
-            return None
-        rows = source.boxes.at(int(frame))
-        moved = window.map_boxes(rows.xyxy)
-        share = window.visible_share(moved)
-        ignore = rows.ignore | (share < form.min_visible)
-        ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < form.min_size
-        kept = share > 0
-        labels = {
-            "boxes": moved[kept],
-            "class_labels": rows.class_label[kept],
-            "track_ids": np.where(ignore, -1, rows.track_id)[kept],
-            "ignore": ignore[kept],
-            "weight": rows.weight[kept],
-        }
-        if source.keypoints is not None:
-            joints = window.map_points(source.keypoints[frame])  # (K, 3)
-            if window.flip:
-                joints = joints[MIRRORED]
-            # Nobody else in such a clip has an identity.
-            labels["keypoints"] = joints * (labels["track_ids"] >= 0)[:, None, None]  # (n, K, 3)
-        return {name: torch.from_numpy(values) for name, values in labels.items()}
-
     def _draw_focus(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
         """One of `(N, 4)` boxes, or None for any place; always two draws, so that all else stays the same."""
         lucky, choice = rng.random() < self.form.focus, rng.random()
         return boxes[int(choice * len(boxes))] if lucky and len(boxes) else None
+
+
+def frame_labels(form: ClipForm, source: ClipSource, frame: int, window: Window) -> dict | None:
+    """What `frame_labels` of the model wants of one frame of a source, seen through a window; None without boxes."""
+    if source.boxes is None:
+        return None
+    rows = source.boxes.at(int(frame))
+    moved = window.map_boxes(rows.xyxy)
+    share = window.visible_share(moved)
+    ignore = rows.ignore | (share < form.min_visible)
+    ignore |= (moved[:, 2:] - moved[:, :2]).min(1, initial=np.inf) < form.min_size
+    kept = share > 0
+    labels = {
+        "boxes": moved[kept],
+        "class_labels": rows.class_label[kept],
+        "track_ids": np.where(ignore, -1, rows.track_id)[kept],
+        "ignore": ignore[kept],
+        "weight": rows.weight[kept],
+    }
+    if source.keypoints is not None:
+        joints = window.map_points(source.keypoints[frame])  # (K, 3)
+        if window.flip:
+            joints = joints[MIRRORED]
+        # Nobody else in such a clip has an identity.
+        labels["keypoints"] = joints * (labels["track_ids"] >= 0)[:, None, None]  # (n, K, 3)
+    return {name: torch.from_numpy(values) for name, values in labels.items()}
 
 
 def join_mosaic(parts: Sequence[dict]) -> dict:

@@ -34,9 +34,10 @@ class ClipFeatures:
         name: path below the data root.
         film: which source video it was cut from, as far as file names tell; clips of one film are not independent.
         label: index of the action.
-        middle: `(T, C', S / 16, S / 16)` float16, every frame of the clip; of Lite0, C' is 112.
-        coarse: `(T, C, S / 32, S / 32)` float16; of Lite0, C is 320.
-        actor: `(T, 4)` xyxy in pixels of the S x S input, NaN where there is no box.
+        middle: `(T, C', H / 16, W / 16)` float16, every frame of the clip; of Lite0, C' is 112.
+        coarse: `(T, C, H / 32, W / 32)` float16; of Lite0, C is 320. Of an encoder with another choice of two maps,
+            these are the first and the second.
+        actor: `(T, 4)` xyxy in pixels of the H x W input, NaN where there is no box.
     """
 
     name: str
@@ -48,36 +49,51 @@ class ClipFeatures:
 
 
 class FrozenEncoder:
-    """An EfficientNet-Lite up to strides 16 and 32.
+    """An EfficientNet-Lite up to the second of two of its maps, those at strides 16 and 32 by default.
 
     Args:
         weights: see `load_efficientnet_lite_imagenet`; None for random weights, which is for tests alone.
-        size: S, side of the square that frames are resized to.
+        size: side of the square that frames are resized to, or (height, width).
         network: timm's name of it.
+        out_indices: which of timm's five maps.
     """
 
-    def __init__(self, weights: str | os.PathLike | None, size: int = 224, network: str = LITE0):
+    def __init__(
+        self,
+        weights: str | os.PathLike | None,
+        size: int | tuple[int, int] = 224,
+        network: str = LITE0,
+        out_indices: tuple[int, int] = (3, 4),
+    ):
         torch.manual_seed(0)
-        self.network = timm.create_model(network, features_only=True, out_indices=(3, 4))
+        self.network = timm.create_model(network, features_only=True, out_indices=out_indices)
+        del self.network.blocks[self.network.feature_info.info[out_indices[1]]["stage"] :]
         if weights is not None:
             wanted = self.network.state_dict()
             tensors = load_efficientnet_lite_imagenet(weights, network)
             self.network.load_state_dict({name: tensors[name] for name in wanted})
         self.network = self.network.eval().to(memory_format=torch.channels_last)
-        self.size = size
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
         digest = "random" if weights is None else hashlib.sha1(Path(weights).read_bytes()).hexdigest()[:12]
-        self.key = f"{network}-{digest}-{size}"
+        self.key = f"{network}-{digest}-{size if isinstance(size, int) else 'x'.join(map(str, size))}"
+        if out_indices != (3, 4):
+            self.key += "-maps-" + "-".join(map(str, out_indices))
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`(T, h, w, 3)` uint8 RGB to the maps `(T, C', S/16, S/16)` and `(T, C, S/32, S/32)`, float16."""
+        """`(T, h, w, 3)` uint8 RGB to the maps `(T, C', H/16, W/16)` and `(T, C, H/32, W/32)`, float16."""
         found = []
         for start in range(0, len(frames), _BATCH):
             images = torch.from_numpy(frames[start : start + _BATCH]).permute(0, 3, 1, 2)  # (n, 3, h, w)
-            images = transforms.resize(images, [self.size, self.size], antialias=True).float().div_(127.5).sub_(1)
-            found.append([maps.half().numpy() for maps in self.network(images)])
+            images = transforms.resize(images, list(self.size), antialias=True).float().div_(127.5).sub_(1)
+            found.append(self.maps(images))
         middle, coarse = (np.concatenate(maps) for maps in zip(*found, strict=True))
         return middle, coarse
+
+    @torch.inference_mode()
+    def maps(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Both maps, float16, of `(N, 3, H, W)` pixels in -1..1; H and W multiples of 32."""
+        return tuple(maps.half().contiguous().numpy() for maps in self.network(images))
 
 
 @dataclass(frozen=True)
@@ -176,7 +192,8 @@ def _read_clip(
         middle, coarse = arrays["middle"], arrays["coarse"]
     actor = np.full((len(middle), 4), np.nan, np.float32)
     if source.actor is not None:
-        factor = encoder.size / np.array([source.frames.width, source.frames.height] * 2, np.float32)
+        sides = np.array([source.frames.width, source.frames.height] * 2, np.float32)
+        factor = np.array(encoder.size[::-1] * 2, np.float32) / sides
         actor = source.actor[frames] * factor
     return ClipFeatures(source.name, film, label, middle, coarse, actor)
 

@@ -74,6 +74,24 @@ def draw_point(axes: Axes, place: float, seeds: np.ndarray, interval: Interval, 
     axes.annotate(label, (place, interval.high), offset, textcoords="offset points", fontsize=8, ha=side, va="top")
 
 
+def draw_differences(axes: Axes, names: Sequence[str], differences: Sequence[Interval], colors: Sequence[str]) -> None:
+    """One line a difference, from top to bottom, about a line at zero: the mean and its interval."""
+    axes.axvline(0, color="0.6", linewidth=1)
+    for place, (gap, color) in enumerate(zip(differences, colors, strict=True)):
+        axes.plot([gap.low, gap.high], [place, place], color=color, linewidth=2, alpha=0.5)
+        axes.plot(gap.mean, place, "o", color=color, markersize=7)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def draw_course(axes: Axes, series: np.ndarray, color: str, label: str, style: str = "-") -> None:
+    """What `(seeds, pieces)` was over the course of a training: the mean, and the range of the seeds as a band."""
+    places = (np.arange(series.shape[1]) + 0.5) * 100 / series.shape[1]
+    axes.plot(places, series.mean(0), style, color=color, label=label)
+    axes.fill_between(places, series.min(0), series.max(0), color=color, alpha=0.15, linewidth=0)
+    axes.set_xlabel("share of the training, %")
+
+
 def draw_changes(axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], strongest: float) -> None:
     """A table of numbers, coloured by how far each lies above (blue) or below (red) the first of its row.
 

@@ -25,11 +25,13 @@ def val_sequences(root, quick: bool = False) -> list[Sequence]:
     return sequences
 
 
-def describe_sequences(sequences: list[Sequence]) -> dict:
+def describe_sequences(sequences: list[Sequence], stretch: int = STRETCH) -> dict:
     """What a report says of them: their lengths, and the names of their stretches in the order of `score_sequences`."""
     return {
         "sequences": ", ".join(f"{item.folder.name} ({length_of(item)} frames)" for item in sequences),
-        "stretches": [f"{item.folder.name} {first}-{last}" for item in sequences for first, last in stretches_of(item)],
+        "stretches": [
+            f"{item.folder.name} {first}-{last}" for item in sequences for first, last in stretches_of(item, stretch)
+        ],
     }
 
 
@@ -38,19 +40,20 @@ def length_of(item: Sequence) -> int:
     return item.part[1] if item.part else int(read_sequence_info(item.folder)["seqLength"])
 
 
-def stretches_of(item: Sequence) -> list[tuple[int, int]]:
-    """First and last frames of stretches of about `STRETCH` frames."""
+def stretches_of(item: Sequence, stretch: int = STRETCH) -> list[tuple[int, int]]:
+    """First and last frames of stretches of about so many frames."""
     length = length_of(item)
-    edges = np.linspace(0, length, max(1, round(length / STRETCH)) + 1).round().astype(int)
+    edges = np.linspace(0, length, max(1, round(length / stretch)) + 1).round().astype(int)
     return [(int(low) + 1, int(high)) for low, high in zip(edges, edges[1:], strict=False)]
 
 
-def score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence]) -> dict:
+def score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence], stretch: int = STRETCH) -> dict:
     """TrackEval's scores.
 
     Args:
         rows: by sequence, tracks in MOTChallenge form.
         sequences: with ground truth.
+        stretch: frames that are scored together.
 
     Returns:
         `whole`, by sequence and for all of them (`COMBINED`), HOTA, IDF1, MOTA and IDSW; and `stretches`, by score, one
@@ -63,7 +66,7 @@ def score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence]) -> d
     stretches: dict[str, list] = {key: [] for key in KEYS if key != "MOTA"}
     for item in sequences:
         name = item.folder.name
-        for part in stretches_of(item):
+        for part in stretches_of(item, stretch):
             found = score_tracks({name: rows[name]}, {name: item.folder}, frames={name: part})[name]
             for key, values in stretches.items():
                 values.append(found[key])
