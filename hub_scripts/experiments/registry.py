@@ -8,6 +8,8 @@ _PLACES = {
     "temporal-module": ("temporal_module", "TemporalModule"),
     "arrow-of-time": ("arrow_of_time", "ArrowOfTime"),
     "identity": ("identity", "Identity"),
+    "attention": ("attention", "Attention"),
+    "multitask": ("multitask", "Multitask"),
     "long-video": ("long_video", "LongVideo"),
     "backbone": ("backbone", "Backbone"),
     "sequence-length": ("sequence_length", "SequenceLength"),

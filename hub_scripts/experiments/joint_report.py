@@ -1,0 +1,75 @@
+"""Figures and sentences that the experiments on jointly trained models have in common."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .experiment import Results, Table, spread
+from .statistics import Interval, bootstrap_difference, bootstrap_mean
+
+ALONE = {"actions": "actions", "tracking": "tracking"}  # by task, the variant that learns nothing else
+SCORES = ("HOTA", "IDF1")  # of tracking, which differences are drawn of
+
+
+def does(results: Results, name: str, task: str) -> bool:
+    """Whether a variant was measured on a task."""
+    return task in results.measures(name)[0]
+
+
+def action_gap(results: Results, first: str, second: str, level: float) -> Interval:
+    """Points of top-1 on `val` between two variants, paired on films."""
+    return results.difference((first, "actions", "hits"), (second, "actions", "hits"), level)
+
+
+def stretches(results: Results, name: str, score: str) -> np.ndarray:
+    """`(S, stretches)` of a tracking score."""
+    return np.array([measures["tracking"]["stretches"][score] for measures in results.measures(name)], np.float64)
+
+
+def score_gap(results: Results, first: str, second: str, score: str, level: float) -> Interval:
+    """Points of a tracking score between two variants, paired on stretches of `mot/val`."""
+    return bootstrap_difference(*(stretches(results, name, score) for name in (first, second)), level=level, scale=1)
+
+
+def score_table(results: Results, names: Iterable[str]) -> Table:
+    """Every variant's scores on both tasks."""
+    rows = []
+    for name in names:
+        row = [name]
+        if does(results, name, "actions"):
+            interval = results.accuracy(name, "actions", "hits")
+            row += [spread(100 * results.hits(name, "actions", "hits").mean(1))]
+            row += [f"{interval.low:.1f} to {interval.high:.1f}"]
+        else:
+            row += ["–", "–"]
+        if does(results, name, "tracking"):
+            whole = [results.values(name, "tracking", "whole", "COMBINED", key) for key in ("HOTA", "IDF1", "MOTA")]
+            interval = bootstrap_mean(stretches(results, name, "HOTA"), scale=1)
+            row += [spread(values) for values in whole]
+            row += [f"{interval.low:.1f} to {interval.high:.1f}", spread(results.values(name, "tracking", "ap50"))]
+        else:
+            row += ["–"] * 5
+        rows.append(row)
+    return Table(
+        "Top-1 on JHMDB `val` with intervals over films and seeds; HOTA, IDF1 and MOTA by TrackEval on `mot/val` as a "
+        "whole (mean ± standard deviation over seeds), HOTA's interval over stretches and seeds; average precision of "
+        "detections at IoU 0.5.",
+        ["", "top-1", "95 % interval", "HOTA", "IDF1", "MOTA", "95 % interval of a stretch's HOTA", "AP50"],
+        rows,
+    )
+
+
+def scope(results: Results, gaps: Iterable[Interval]) -> str:
+    """What the figures do not say."""
+    protocol, data = results.protocol, results.data
+    seeds = sorted({len(results.measures(name)) for name in results.variants()})
+    counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    wide = max((gap.high - gap.low) / 2 for gap in gaps)
+    return (
+        f"**Not shown.** These are short trainings: {protocol['steps']} steps of {protocol['action_clips']} clips and "
+        f"{protocol['windows']} windows, on small frames, with all but the last two stages of the encoder frozen and "
+        f"no change of colours or scale; far from what kinetrack-nano was trained for. {data['val_clips']} clips of "
+        f"{data['val_films']} films, {len(data['stretches'])} stretches of sequences and {counts} seed"
+        f"{'' if counts == '1' else 's'} a variant; the widest interval would not show a difference below {wide:.0f} "
+        "points. Longer trainings, larger models or other data may differ."
+    )

@@ -1,0 +1,235 @@
+"""Does learning both tasks at once help either, harm either, or neither? And do their gradients agree?"""
+
+from pathlib import Path
+
+import numpy as np
+
+from .experiment import Plot, Results, Summary, Table, Variant, spread
+from .joint_cells import JointCell, JointExperiment
+from .joint_model import SHARED
+from .joint_report import ALONE, SCORES, action_gap, scope, score_gap, score_table
+from .plots import draw_course, draw_differences, new_figure, save_figure
+from .statistics import Interval, bootstrap_mean, simultaneous_level
+
+JOINT = {"joint-fixed": "fixed", "joint-learned": "learned"}
+_COLORS = {"joint-fixed": "tab:blue", "joint-learned": "tab:orange"}
+_PAIRS = {"across": "between the tasks", "actions": "two steps of actions", "tracking": "two steps of tracking"}
+
+
+class Multitask(JointExperiment):
+    """See the module's text."""
+
+    name = "multitask"
+    question = (
+        "Actions alone, tracking alone, and both jointly from the same weights and over the same batches, with fixed "
+        "and with learned weights of the losses: what changes for each task, what is saved, and do the gradients of "
+        "the two agree in the parts they share?"
+    )
+    claim = "one encoder serves both tasks, trained together; what either gains or loses by it is not reported."
+    variants = {
+        "actions": Variant("actions alone", 1.5),
+        "tracking": Variant("tracking alone", 1.5),
+        "joint-fixed": Variant("both, weights of the configuration (the same training as `both` of `attention`)", 2.5),
+        "joint-learned": Variant("both, weights by learned uncertainty", 2.5),
+    }
+    cells = {
+        "actions": JointCell(("actions",)),
+        "tracking": JointCell(("tracking",)),
+        "joint-fixed": JointCell(),
+        "joint-learned": JointCell(learned=True),
+    }
+
+    def tables(self, results: Results) -> list[Table]:
+        """See `Experiment.tables`."""
+        names = results.variants()
+        costs = [
+            [
+                name,
+                f"{results.values(name, 'cost', 'parameters')[0] / 1e6:.2f}",
+                f"{results.values(name, 'cost', 'milliseconds').min():.1f}",
+                spread(results.values(name, "minutes")),
+            ]
+            for name in names
+        ]
+        joint = [name for name in names if name in JOINT]
+        cosines = [
+            [f"{name}, {part}"]
+            + [spread(_cosines(results, name, pair, part).mean(1), 3) for pair in _PAIRS]
+            + [spread(np.array(_of(results, name, "negative", part)).mean(1), 0)]
+            for name in joint
+            for part in SHARED
+        ]
+        return [
+            score_table(results, names),
+            Table(
+                "Cost: parameters (millions), processor time on one thread of a frame of "
+                f"{_size(results)} through the whole model (the least of all seeds), and minutes a training with its "
+                "measures.",
+                ["", "parameters", "ms a frame", "minutes"],
+                costs,
+            ),
+            Table(
+                "Cosine of gradients in shared parts, mean over the training, ± over seeds: between the tasks; and, as "
+                "a measure of what can be expected, between two successive steps of one task. Last: per cent of "
+                "steps in which the tasks' cosine is below 0.",
+                ["", *_PAIRS.values(), "below 0, %"],
+                cosines,
+            ),
+        ]
+
+    def conclude(self, results: Results) -> list[str]:
+        """See `Experiment.conclude`."""
+        gaps = _gaps(results)
+        if not gaps:
+            return ["No joint training can be compared with one of a single task yet."]
+        return [
+            f"**Each task.** Joint training less single, by {100 * next(iter(gaps.values())).level:.4g} % intervals "
+            f"that hold together: {'; '.join(_said(key, gap) for key, gap in gaps.items())}. "
+            f"{_verdict(gaps).capitalize()}.",
+            *(text for text in (_cost_text(results), _cosine_text(results)) if text),
+            scope(results, gaps.values()),
+        ]
+
+    def summarise(self, results: Results) -> Summary:
+        """See `Experiment.summarise`."""
+        gaps = _gaps(results)
+        if not gaps:
+            return Summary("nothing comparable yet", "open")
+        said = [
+            f"{'actions' if score == 'top-1' else 'tracking'} {score} {gap.brief()} with {JOINT[name]} weights"
+            for (name, score), gap in gaps.items()
+            if score in ("top-1", "HOTA")
+        ]
+        saved = _saved(results)
+        cost = f"; one joint model takes {saved:.0f} % less time a frame than two" if saved is not None else ""
+        return Summary(f"joint less single training, points: {', '.join(said)}{cost}", _verdict(gaps))
+
+    def draw(self, results: Results, folder: Path) -> list[Plot]:
+        """See `Experiment.draw`."""
+        joint = [name for name in results.variants() if name in JOINT]
+        gaps = _gaps(results)
+        figure, axes = new_figure(11, 0.4 * max(len(gaps), 3) + 1.4)
+        names = [f"{score}, {JOINT[name]} weights" for name, score in gaps]
+        draw_differences(axes[0, 0], names, list(gaps.values()), [_COLORS[name] for name, _ in gaps])
+        axes[0, 0].set(title="Joint training less single training", xlabel="points")
+        save_figure(figure, folder / "tasks.png")
+        figure, axes = new_figure(11, 3.2, columns=len(SHARED), sharey=True)
+        for axis, part in zip(axes[0], SHARED, strict=True):
+            for name in joint:
+                label = f"tasks, {JOINT[name]} weights"
+                draw_course(axis, _cosines(results, name, "across", part), _COLORS[name], label)
+            if joint:
+                for pair, color in (("actions", "0.5"), ("tracking", "0.75")):
+                    draw_course(axis, _cosines(results, joint[0], pair, part), color, _PAIRS[pair], "--")
+            axis.axhline(0, color="0.6", linewidth=1)
+            axis.set_title(part)
+        axes[0, 0].set_ylabel("cosine of gradients")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        save_figure(figure, folder / "gradients.png")
+        return [
+            Plot("tasks.png", "What joint training changes for each task; intervals hold together."),
+            Plot("gradients.png", "Do the tasks' gradients agree? Means over tenths of the training; bands: seeds."),
+        ]
+
+
+def _of(results: Results, name: str, *path: str) -> list:
+    """Series of every seed from what was watched in training."""
+    found = [measures["training"] for measures in results.measures(name)]
+    for key in path:
+        found = [part[key] for part in found]
+    return found
+
+
+def _cosines(results: Results, name: str, pair: str, part: str) -> np.ndarray:
+    """`(S, pieces)`."""
+    return np.array(_of(results, name, "cosine", pair, part))
+
+
+def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
+    """By joint variant and score, the difference from the single task, all intervals holding together."""
+    names = results.variants()
+    wanted = [
+        (name, score)
+        for name in JOINT
+        if name in names
+        for score in ("top-1", *SCORES)
+        if (ALONE["actions"] if score == "top-1" else ALONE["tracking"]) in names
+    ]
+    level = simultaneous_level(len(wanted))
+    return {
+        (name, score): action_gap(results, name, ALONE["actions"], level)
+        if score == "top-1"
+        else score_gap(results, name, ALONE["tracking"], score, level)
+        for name, score in wanted
+    }
+
+
+def _said(key: tuple[str, str], gap: Interval) -> str:
+    name, score = key
+    task = "actions" if score == "top-1" else "tracking"
+    shown = ("better" if gap.mean > 0 else "worse") if gap.excludes_zero else "not shown to differ"
+    return f"{score} of {task} with {JOINT[name]} weights {gap.brief()} points, {shown}"
+
+
+def _verdict(gaps: dict) -> str:
+    """By rule: what the intervals that exclude zero say."""
+    signs = {np.sign(gap.mean) for gap in gaps.values() if gap.excludes_zero}
+    if not signs:
+        return "neither positive transfer nor interference was shown"
+    if signs == {1.0}:
+        return "positive transfer"
+    return "interference" if signs == {-1.0} else "positive transfer in one measure, interference in another"
+
+
+def _saved(results: Results) -> float | None:
+    """Per cent of processor time a frame that one joint model spares against one model a task."""
+    names = results.variants()
+    if not {"actions", "tracking", "joint-fixed"} <= set(names):
+        return None
+    alone = sum(results.values(name, "cost", "milliseconds").min() for name in ALONE.values())
+    return float(100 * (1 - results.values("joint-fixed", "cost", "milliseconds").min() / alone))
+
+
+def _cost_text(results: Results) -> str:
+    saved = _saved(results)
+    if saved is None:
+        return ""
+    parameters = {
+        name: results.values(name, "cost", "parameters")[0] / 1e6 for name in (*ALONE.values(), "joint-fixed")
+    }
+    alone = sum(parameters[name] for name in ALONE.values())
+    return (
+        f"**Cost.** One joint model has {parameters['joint-fixed']:.2f} million parameters, two single ones together "
+        f"{alone:.2f} ({100 * (1 - parameters['joint-fixed'] / alone):.0f} % fewer), and takes {saved:.0f} % less "
+        "processor time a frame than both."
+    )
+
+
+def _cosine_text(results: Results) -> str:
+    joint = [name for name in results.variants() if name in JOINT]
+    if not joint:
+        return ""
+    level, said, low = simultaneous_level(len(joint) * len(SHARED)), [], []
+    for name in joint:
+        for part in SHARED:
+            series = _cosines(results, name, "across", part)
+            gap = bootstrap_mean(series, level=level, scale=1)
+            shown = ("agree" if gap.mean > 0 else "conflict") if gap.excludes_zero else "not shown to be other than 0"
+            said.append(f"{part} with {JOINT[name]} weights {gap.brief(3)}, {shown}")
+            low += [abs(gap.mean) < abs(_cosines(results, name, pair, part).mean()) for pair in ("actions", "tracking")]
+    same = [_cosines(results, joint[0], pair, part).mean() for pair in ("actions", "tracking") for part in SHARED]
+    text = (
+        f"**Gradients.** Mean cosine between the tasks' gradients, by {100 * level:.4g} % intervals over tenths of the "
+        f"training and seeds: {'; '.join(said)}. Two successive steps of one task have {min(same):.3f} to "
+        f"{max(same):.3f}"
+    )
+    return text + (
+        ": the tasks' gradients are closer to orthogonal than those of either task's own batches."
+        if all(low)
+        else ": the tasks' gradients are as far from orthogonal as those of some task's own batches."
+    )
+
+
+def _size(results: Results) -> str:
+    return "×".join(map(str, results.protocol["sequence_size"]))
