@@ -75,7 +75,7 @@ def run_benchmark(
     seconds: float = 10.0,
     exported: Sequence[str | Path] = (),
 ) -> dict:
-    """Measures and, when `output` is given, writes `benchmark.json` and `benchmark.png` there.
+    """Measures and, when `output` is given, writes `benchmark.json` and `benchmark.png` there after every part.
 
     Args:
         model: name, folder or Hub id.
@@ -111,34 +111,22 @@ def run_benchmark(
     if threads is not None:
         torch.set_num_threads(threads)
     report = {"model": model, "machine": describe_machine()}
-    if "speed" in parts or "backends" in parts:
-        report |= _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, exported)
-    if "parts" in parts:
-        from .benchmark_parts import LENGTHS, measure_forms
-
-        report["parts"] = measure_forms(tuple(lengths or LENGTHS), dtypes=dtypes, device=device)
-    if "comparisons" in parts:
-        from .benchmark_comparisons import measure_comparisons
-
-        report["comparisons"] = measure_comparisons(device, seconds, tuple(rivals or RIVALS))
-    if "trackers" in parts:
-        from .benchmark_stack import measure_stack
-
-        report["trackers"] = measure_stack(device, seconds)
-    if "memory" in parts:
-        from .benchmark_memory import measure_memory
-
-        with tempfile.TemporaryDirectory(prefix="kinetrack-benchmark-") as folder:
-            report["memory"] = measure_memory(model, Path(folder), allow_untrained)
-    if "recurrence" in parts:
-        from .benchmark_recurrence import LENGTHS, measure_recurrence
-
-        report["recurrence"] = measure_recurrence(tuple(lengths or LENGTHS), device=device)
-    if "association" in parts:
-        report["association"] = _measure_association(mot_data)
-    report["machine"]["load"] = [report["machine"]["load"], _load()]
-    if output is not None:
-        save_report(report, Path(output))
+    start = report["machine"]["load"]
+    measures = {
+        "speed": lambda: _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, exported),
+        "parts": lambda: {"parts": _measure_parts(lengths, dtypes, device)},
+        "comparisons": lambda: {"comparisons": _measure_comparisons(device, seconds, rivals)},
+        "trackers": lambda: {"trackers": _measure_trackers(device, seconds)},
+        "memory": lambda: {"memory": _measure_memory(model, allow_untrained)},
+        "recurrence": lambda: {"recurrence": _measure_recurrence(lengths, device)},
+        "association": lambda: {"association": _measure_association(mot_data)},
+    }
+    wanted = {"speed" if part == "backends" else part for part in parts}
+    for part in (part for part in measures if part in wanted):
+        report |= measures[part]()
+        report["machine"]["load"] = [start, _load()]
+        if output is not None:  # what was measured is not lost if the next part fails
+            save_report(report, Path(output))
     return report
 
 
@@ -171,6 +159,38 @@ def _measure_model(model, parts, repeats, device, allow_untrained, backends, sec
         runners = {"torch": network} | {name: runner for name, (runner, _) in networks.items()}
         report["backends"] = measure_backends(runners, seconds=seconds)
     return report
+
+
+def _measure_parts(lengths, dtypes, device) -> list[dict]:
+    from .benchmark_parts import LENGTHS, measure_forms
+
+    return measure_forms(tuple(lengths or LENGTHS), dtypes=dtypes, device=device)
+
+
+def _measure_comparisons(device, seconds, rivals) -> dict:
+    from .benchmark_baselines import RIVALS
+    from .benchmark_comparisons import measure_comparisons
+
+    return measure_comparisons(device, seconds, tuple(rivals or RIVALS))
+
+
+def _measure_trackers(device, seconds) -> dict:
+    from .benchmark_stack import measure_stack
+
+    return measure_stack(device, seconds)
+
+
+def _measure_memory(model, allow_untrained) -> dict:
+    from .benchmark_memory import measure_memory
+
+    with tempfile.TemporaryDirectory(prefix="kinetrack-benchmark-") as folder:
+        return measure_memory(model, Path(folder), allow_untrained)
+
+
+def _measure_recurrence(lengths, device) -> dict:
+    from .benchmark_recurrence import LENGTHS, measure_recurrence
+
+    return measure_recurrence(tuple(lengths or LENGTHS), device=device)
 
 
 def _measure_association(mot_data: str | Path | None) -> dict:

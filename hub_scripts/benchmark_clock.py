@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -72,6 +76,22 @@ def time_in_turns(
             spent[name].append((time.perf_counter() - start, time.process_time() - cpu))
         turn += 1
     return {name: Timing.of(values) for name, values in spent.items()}
+
+
+def in_steps(what: str, steps: dict[str, Callable[[], T]]) -> list[T]:
+    """Runs measurements one after the other under a progress bar, and gives what they return.
+
+    Args:
+        what: is measured.
+        steps: by what they are called in the bar.
+    """
+    found = []
+    with tqdm(total=len(steps), desc=what, unit="step", disable=None, leave=False) as bar:
+        for name, step in steps.items():
+            bar.set_postfix_str(name)
+            found.append(step())
+            bar.update()
+    return found
 
 
 def peak_memory(run: Callable[[], object], device: str = "cpu") -> float | None:

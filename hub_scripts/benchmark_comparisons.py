@@ -1,13 +1,13 @@
 """KineTrack beside what people use: in one run, in turns, on the same frames; and the ratios that are promised."""
 
-import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from .benchmark_baselines import RIVALS, ConvGRU
-from .benchmark_clock import time_in_turns
+from .benchmark_clock import in_steps, time_in_turns
 from .benchmark_parts import make_preset, measure_form
 
 FRAMES = 16
@@ -83,43 +83,30 @@ def measure_scaling(preset: str, size: tuple[int, int], device: str = "cpu", sec
     return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio, "temporal_share": share}
 
 
-def measure_rivals(
-    names: Sequence[str] = tuple(RIVALS), device: str = "cpu", seconds: float = 20.0, size: int = 224
-) -> list[dict]:
-    """`kinetrack-base` beside each rival: both on 16 frames of `size`², and the rival on its own input.
-
-    A pair at a time, in turns, so that ratios hold on a machine that others use as well.
+def measure_rival(name: str, device: str = "cpu", seconds: float = 20.0, size: int = 224) -> dict:
+    """`kinetrack-base` beside a rival, in turns: both on 16 frames of `size`², and the rival on its own input.
 
     Returns:
-        Rows with `name`, `parameters` (millions), `ms` of both (and of the rival's own input), and `ratio`: how many
+        `name`, `input`, `parameters` (millions), `ms` of both (and of the rival's own input), and `ratio`: how many
         times KineTrack is faster at `size`²; None for a rival that takes its own input alone.
     """
-    base, rows = make_preset("base").to(device), []
+    base, (make, (frames, height, width)) = make_preset("base").to(device), RIVALS[name]
+    rival = make().eval().to(device)
     clip = torch.randn(1, FRAMES, 3, size, size, device=device)
-    for name in names:
-        make, (frames, height, width) = RIVALS[name]
-        rival = make().eval().to(device)
-        own = torch.randn(1, frames, 3, height, width, device=device)
-        runs: dict[str, Callable] = {"KineTrack": _runner(base, clip), "own input": _runner(rival, own)}
-        if (height, width) != (size, size) and name in _TAKES_ANY_SIZE:
-            runs["rival"] = _runner(rival, clip)
-        times = time_in_turns(runs, seconds, device)
-        if (height, width) == (size, size):
-            times["rival"] = times["own input"]
-        ratio = times["rival"].p50 / times["KineTrack"].p50 if "rival" in times else None
-        millions = sum(parameter.numel() for parameter in rival.parameters()) / 1e6
-        rows.append(
-            {
-                "name": name,
-                "input": [frames, height, width],
-                "parameters": millions,
-                "ms": _dicts(times),
-                "ratio": ratio,
-            }
-        )
-        del rival, runs
-        gc.collect()
-    return rows
+    own = torch.randn(1, frames, 3, height, width, device=device)
+    runs: dict[str, Callable] = {"KineTrack": _runner(base, clip), "own input": _runner(rival, own)}
+    if (height, width) != (size, size) and name in _TAKES_ANY_SIZE:
+        runs["rival"] = _runner(rival, clip)
+    times = time_in_turns(runs, seconds, device)
+    if (height, width) == (size, size):
+        times["rival"] = times["own input"]
+    return {
+        "name": name,
+        "input": [frames, height, width],
+        "parameters": sum(parameter.numel() for parameter in rival.parameters()) / 1e6,
+        "ms": _dicts(times),
+        "ratio": times["rival"].p50 / times["KineTrack"].p50 if "rival" in times else None,
+    }
 
 
 _TAKES_ANY_SIZE = ("R(2+1)D-18",)
@@ -182,14 +169,11 @@ def measure_comparisons(
     device: str = "cpu", seconds: float = 20.0, rivals: Sequence[str] = tuple(RIVALS), presets=("nano", "base")
 ) -> dict:
     """Everything above for both presets, 224², and what was promised."""
-    size = (224, 224)
-    report = {
-        "sharing": [measure_sharing(preset, size, device, seconds) for preset in presets],
-        "step": [measure_step(preset, size, device, seconds) for preset in presets],
-        "scaling": [measure_scaling(preset, size, device, seconds) for preset in presets],
-        "convgru": measure_convgru(device=device, seconds=seconds),
-        "rivals": measure_rivals(rivals, device, seconds),
-    }
+    size, report = (224, 224), {}
+    for name, measure in (("sharing", measure_sharing), ("step", measure_step), ("scaling", measure_scaling)):
+        report[name] = in_steps(name, {preset: partial(measure, preset, size, device, seconds) for preset in presets})
+    report["convgru"] = measure_convgru(device=device, seconds=seconds)
+    report["rivals"] = in_steps("rivals", {name: partial(measure_rival, name, device, seconds) for name in rivals})
     return report | {"promises": check_promises(report)}
 
 

@@ -4,10 +4,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
-from .benchmark_clock import count_flops, peak_memory, synchronise, time_in_turns
+from .benchmark_clock import count_flops, in_steps, peak_memory, synchronise, time_in_turns
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 PARTS = ("encoder", "motion", "propagation", "attention", "heads")
@@ -113,8 +114,13 @@ def measure_forms(
         for dtype in dtypes:
             model = make_preset(preset).to(device, DTYPES[dtype])
             millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-            for size in sizes:
-                for length in (0, *lengths):
-                    row = {"preset": preset, "model_input": list(size), "dtype": dtype, "parameters": millions}
-                    rows.append(row | measure_form(model, length, size, device, seconds))
+            forms = {
+                f"{height}×{width}, {f'T = {length}' if length else 'step'}": (length, (height, width))
+                for height, width in sizes
+                for length in (0, *lengths)
+            }
+            steps = {name: partial(measure_form, model, *form, device, seconds) for name, form in forms.items()}
+            for (_, size), row in zip(forms.values(), in_steps(f"{preset}, {dtype}", steps), strict=True):
+                about = {"preset": preset, "model_input": list(size), "dtype": dtype, "parameters": millions}
+                rows.append(about | row)
     return rows

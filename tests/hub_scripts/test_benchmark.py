@@ -70,6 +70,13 @@ def test_report_is_saved_and_printed(tmp_path):
     assert f"| 2 | {report['recurrence'][1]['scan_ms']:.2f} |" in format_report(report)
 
 
+def test_a_part_that_fails_does_not_lose_the_parts_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "_measure_association", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        benchmark.run_benchmark("any", parts=["recurrence", "association"], output=tmp_path, lengths=(1,))
+    assert json.loads((tmp_path / "benchmark.json").read_text())["recurrence"][0]["frames"] == 1
+
+
 @pytest.mark.parametrize("arguments", [{"parts": ["speeed"]}, {"parts": []}, {"repeats": 0}])
 def test_impossible_request_is_refused_before_anything_runs(arguments):
     with pytest.raises(ValueError, match="parts|repeats"):
