@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .atomic_files import write_json_atomically
+from .atomic_files import write_atomically, write_json_atomically
 
 PARTS = ("speed", "backends", "parts", "comparisons", "trackers", "memory", "recurrence", "association")
 
@@ -75,7 +75,7 @@ def run_benchmark(
     seconds: float = 10.0,
     exported: Sequence[str | Path] = (),
 ) -> dict:
-    """Measures and, when `output` is given, writes `benchmark.json` and `benchmark.png` there after every part.
+    """Measures and, when `output` is given, writes `benchmark.json`, `.md` and `.png` there after every part.
 
     Args:
         model: name, folder or Hub id.
@@ -202,11 +202,17 @@ def _measure_association(mot_data: str | Path | None) -> dict:
 
 
 def save_report(report: dict, folder: Path) -> Path:
-    """Writes `benchmark.json` and, where there is something to draw, `benchmark.png`; returns the former's path."""
+    """Writes `benchmark.json`, `benchmark.md` and, if there is something to draw, `benchmark.png`.
+
+    Returns:
+        The path of `benchmark.json`.
+    """
     from .benchmark_plot import plot_report
+    from .benchmark_report import format_report
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "benchmark.json"
     write_json_atomically(path, report)
+    write_atomically(folder / "benchmark.md", format_report(report) + "\n")
     plot_report(report, folder / "benchmark.png")
     return path

@@ -372,7 +372,7 @@ def benchmark(
     repeats: Annotated[int, typer.Option("--repeats", help="Runs of each video in the speed part.")] = 3,
     seconds: Annotated[float, typer.Option("--seconds", help="Time for each comparison.")] = 10.0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json and benchmark.png.")
+        Path | None, typer.Option("--output", "-o", help="Folder for benchmark.json, .md and .png.")
     ] = None,
     mot_data: Annotated[
         Path | None, typer.Option("--mot-data", help="Folder with train/ and val/ sequences, to score associations.")

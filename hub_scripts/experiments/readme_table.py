@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from ..atomic_files import write_atomically
+from ..marked_text import replace_marked
 from .experiment import Results
 from .registry import NAMES, load_experiment
 from .report import write_report
@@ -49,12 +50,9 @@ def replace_table(text: str, rows: list[str]) -> str:
     Raises:
         ValueError: the markers are not there.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"The README has no {BEGIN} … {END}.")
-    table = ["| what the paper says | what we measured | verdict |", "|---|---|---|", *rows]
-    return f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{after}"
+    return replace_marked(
+        text, BEGIN, END, ["| what the paper says | what we measured | verdict |", "|---|---|---|", *rows]
+    )
 
 
 def main() -> None:

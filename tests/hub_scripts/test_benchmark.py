@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from kinetrack.hub_scripts import benchmark, benchmark_speed
+from kinetrack.hub_scripts import benchmark, benchmark_speed, benchmark_table
 from kinetrack.hub_scripts.benchmark_recurrence import bytes_kept, make_inputs, measure_recurrence, unbind_loop
 from kinetrack.hub_scripts.benchmark_report import format_report
 from kinetrack.hub_scripts.benchmark_videos import write_resized
+from kinetrack.hub_scripts.marked_text import replace_marked
 from kinetrack.modeling.propagation_kinetrack import gated_scan
 from kinetrack.processing.decoding_kinetrack import probe_video
 
@@ -66,7 +67,8 @@ def test_report_is_saved_and_printed(tmp_path):
     report = benchmark.run_benchmark("no-model-needed", parts=["recurrence"], output=tmp_path / "new", lengths=(1, 2))
     saved = json.loads((tmp_path / "new" / "benchmark.json").read_text())
     assert saved["recurrence"] == report["recurrence"]
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["benchmark.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["benchmark.json", "benchmark.md"]
+    assert (tmp_path / "new" / "benchmark.md").read_text() == format_report(report) + "\n"
     assert f"| 2 | {report['recurrence'][1]['scan_ms']:.2f} |" in format_report(report)
 
 
@@ -75,6 +77,19 @@ def test_a_part_that_fails_does_not_lose_the_parts_before(tmp_path, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         benchmark.run_benchmark("any", parts=["recurrence", "association"], output=tmp_path, lengths=(1,))
     assert json.loads((tmp_path / "benchmark.json").read_text())["recurrence"][0]["frames"] == 1
+
+
+def test_readme_has_the_figures_of_the_shipped_benchmark():
+    report = json.loads(benchmark_table.REPORT.read_text())
+    text = benchmark_table.README.read_text()
+    assert replace_marked(text, benchmark_table.BEGIN, benchmark_table.END, benchmark_table.speed_lines(report)) == text
+    assert len(benchmark_table.speed_lines(report)) > 10
+
+
+def test_marked_text_without_its_markers_is_refused():
+    assert replace_marked("a\n<b>\nold\n<e>\nz\n", "<b>", "<e>", ["new", "er"]) == "a\n<b>\nnew\ner\n<e>\nz\n"
+    with pytest.raises(ValueError, match="<b> … <e>"):
+        replace_marked("a <e> b <b>", "<b>", "<e>", [])
 
 
 @pytest.mark.parametrize("arguments", [{"parts": ["speeed"]}, {"parts": []}, {"repeats": 0}])
