@@ -97,10 +97,10 @@ class TrackingLength(Experiment):
         """See `Experiment.summarise`."""
         lengths = [name for name in results.variants() if name != STREAM]
         scores = {name: results.measures(name)[0]["whole"]["COMBINED"] for name in results.variants()}
-        said = ", ".join(f"T = {name} {scores[name]['HOTA']:.1f} / {scores[name]['IDF1']:.1f}" for name in lengths)
+        said = ", ".join(f"{scores[name]['HOTA']:.1f} / {scores[name]['IDF1']:.1f} at T = {name}" for name in lengths)
         if STREAM not in scores:
             return Summary(f"HOTA / IDF1 on `mot/val`: {said}", "nothing to compare with")
-        said = f"{said}, one stream {scores[STREAM]['HOTA']:.1f} / {scores[STREAM]['IDF1']:.1f}"
+        said = f"{said}, {scores[STREAM]['HOTA']:.1f} / {scores[STREAM]['IDF1']:.1f} as one stream"
         worse, better = (
             [f"{key} at T = {length}" for (length, key), gap in _gaps(results).items() if test(gap)]
             for test in (lambda gap: gap.high < 0, lambda gap: gap.low > 0)
