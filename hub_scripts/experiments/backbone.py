@@ -16,7 +16,7 @@ from .statistics import Interval, simultaneous_level
 from .temporal_models import build_classifier
 
 FORM = "propagation+beta"
-FRAMES = 8  # kept of every clip
+FRAMES = 4  # kept of every clip
 CLIP = 16  # frames at once, in costs
 REFERENCE = "tf_efficientnet_lite0"
 WEIGHTS = {  # timm's name, and the beginning of the file's name
@@ -37,7 +37,7 @@ class Backbone(Experiment):
     )
     claim = "its encoder is a ResNet-50."
     variants = {
-        **{name: Variant(f"small head on {FRAMES} frames a clip, frozen ImageNet features", 3.0) for name in WEIGHTS},
+        **{name: Variant(f"small head on {FRAMES} frames a clip, frozen ImageNet features", 2.0) for name in WEIGHTS},
         COSTS: Variant("all seven in the whole model, with random weights, which cost the same", 3.0),
     }
     seeds = 3
@@ -168,7 +168,8 @@ class Backbone(Experiment):
             "**Not shown.** Without weights nothing can be said of what ResNets, MobileNetV3 or ConvNeXt-V2 see: they "
             "are compared by cost alone. Only EfficientNet-Lite0 has been trained to track (kinetrack-nano, whose HOTA "
             "is in `sequence-length-tracking`), so no HOTA is compared. Lite1 and Lite2 were made for larger inputs "
-            f"than {results.protocol['input'].split(',')[0]}. {min(seeds)} to {max(seeds)} seeds on "
+            f"than {results.protocol['input'].split(',')[0]}. {min(seeds)} to {max(seeds)} seed(s) an encoder"
+            f"{'; with one, intervals are over films alone' if min(seeds) == 1 else ''}; "
             f"{results.data['val_clips']} clips of {results.data['val_films']} films; features were frozen. Times are "
             "PyTorch's on one processor; other machines and runtimes put encoders in another order.",
         )

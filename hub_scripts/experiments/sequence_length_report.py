@@ -178,10 +178,11 @@ def scope_text(results: Results) -> str:
     learned = learned_in(results)
     seeds = sorted({len(results.measures(name)) for name in learned}) or [0]
     count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    films_alone = "; with one seed, intervals are over films alone" if seeds[0] == 1 else ""
     text = (
         "**Not shown.** The encoder was frozen and sees frames one by one, and these clips can be told by looks (see "
         f"`temporal-module`). {results.data['val_clips']} clips of {results.data['val_films']} films and {count} "
-        f"seed(s) a length. Clips have {results.data['val_frames']}: where T is more, frames come twice"
+        f"seed(s) a length{films_alone}. They have {results.data['val_frames']}: where T is more, frames come twice"
     )
     if _streamed_in(results):
         text += (
@@ -200,7 +201,7 @@ def draw_accuracy(axes: Axes, results: Results) -> None:
         place = frames * costs[name if name in costs else "32"]["clip"]["milliseconds"] if costs else frames
         interval, seeds = results.accuracy(name, "hits", "spread"), 100 * results.hits(name, "hits", "spread").mean(1)
         draw_point(axes, place, seeds, interval, "all frames" if name == TRUE else f"T = {name}", left=name == "32")
-    axes.set(title="Top-1 on clips, %", ylim=(0, None), xlim=(0, None))
+    axes.set(title="Top-1 on clips, %", ylim=(0, None), xlim=(0, 1.2 * axes.get_xlim()[1]))
     axes.set_xlabel("processor time of an answer, ms" if costs else "frames")
     axes.grid(axis="y", color="0.9")
 
@@ -231,9 +232,9 @@ def draw_costs(axes: Axes, results: Results) -> None:
     for form, label, style in (("clip", "clips of T", "-"), ("step", "stream", "--")):
         peak = [costs[length][form]["peak_mib"] for length in lengths]
         memory.plot(lengths, peak, style, marker="s", markersize=4, color="tab:red", label=f"{label}: memory")
-    axes.set(title="Cost on one core", xlabel="T, frames", ylim=(0, None))
+    axes.set(title="Cost on one core", xlabel="T, frames", ylim=(0, 1.5 * axes.get_ylim()[1]))  # room for the legend
     axes.set_ylabel("frames/s", color="tab:blue")
     memory.set_ylabel("peak memory, MiB", color="tab:red")
-    memory.set_ylim(0, None)
+    memory.set_ylim(0, 1.5 * memory.get_ylim()[1])
     handles = [*axes.get_lines(), *memory.get_lines()]
     axes.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=7, loc="upper left")
