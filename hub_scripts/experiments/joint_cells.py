@@ -19,7 +19,7 @@ from .features import FrozenEncoder, read_clips
 from .identity_events import read_people
 from .joint_data import ActionBatches, SequenceBatches, clip_batch, read_sequences
 from .joint_measures import STRETCH, measure_actions, measure_tracking
-from .joint_model import MAPS, BlankFrames, Start, attach_trained_stages, time_frame
+from .joint_model import MAPS, BlankFrames, Start, attach_trained_stages
 from .joint_training import TASKS, JointSettings, train_jointly
 from .sequence_scores import describe_sequences, length_of, val_sequences
 
@@ -131,20 +131,19 @@ class JointExperiment(Experiment):
             write_json_atomically(file, measures | {"minutes": round((time.process_time() - used) / 60, 2)})
         return json.loads(file.read_text(encoding="utf-8"))
 
+    def start(self, seed: int) -> Start:
+        """Where the trainings of a seed start from; after `prepare`."""
+        weights = None if self._inputs.weights is None else str(self._inputs.weights)
+        return Start(seed, weights, self._labels, self._settings.hidden_size)
+
     def _train(self, cell: JointCell, seed: int) -> dict:
         settings = self._settings
-        weights = None if self._inputs.weights is None else str(self._inputs.weights)
-        start = Start(seed, weights, self._labels, settings.hidden_size)
-        model = start.build(cell.tasks, cell.spatial, cell.temporal)
-        cost = {
-            "parameters": sum(value.numel() for value in model.parameters()),
-            "milliseconds": round(time_frame(model, settings.sequence_size, 2 if self._quick else 8), 2),
-        }
+        model = self.start(seed).build(cell.tasks, cell.spatial, cell.temporal)
         stages = attach_trained_stages(model)
         pictures = [self._look(model, stages)] if seed == 0 else []
         learnt = train_jointly(model, stages, self._batches(cell, seed), settings, cell.learned, seed)
         pictures += [self._look(model, stages)] if seed == 0 else []
-        found = {"cost": cost, "training": learnt}
+        found = {"training": learnt}
         if "actions" in cell.tasks:
             found["actions"] = measure_actions(model, stages, self._clips["val"], settings.action_frames)
         if "tracking" in cell.tasks:

@@ -125,17 +125,24 @@ def attach_trained_stages(model: KineTrackForVideoAnalysis) -> TrainedStages:
 
 
 @torch.inference_mode()
-def time_frame(model: KineTrackForVideoAnalysis, size: tuple[int, int], times: int = 6) -> float:
-    """Milliseconds of processor time for one frame through all of a model, on one thread: the least of some."""
-    model.eval()
-    frame, threads, spent = torch.zeros(1, 1, 3, *size), torch.get_num_threads(), []
+def time_frames(models: dict[str, nn.Module], size: tuple[int, int], times: int = 20) -> dict[str, float]:
+    """Milliseconds of processor time that each model needs for one frame, on one thread: the least of some turns.
+
+    Args:
+        models: by name; they take turns, so that whatever else the machine does troubles all alike.
+        size: (height, width) of the frame.
+        times: turns.
+    """
+    frame, threads = torch.zeros(1, 1, 3, *size), torch.get_num_threads()
+    spent: dict[str, list[float]] = {name: [] for name in models}
     torch.set_num_threads(1)
     for _ in range(times):
-        start = time.process_time()
-        model(frame)
-        spent.append(1000 * (time.process_time() - start))
+        for name, model in models.items():
+            start = time.process_time()
+            model.eval()(frame)
+            spent[name].append(1000 * (time.process_time() - start))
     torch.set_num_threads(threads)
-    return min(spent)
+    return {name: round(min(values), 2) for name, values in spent.items()}
 
 
 def cosine(first: torch.Tensor, second: torch.Tensor) -> float:
