@@ -6,7 +6,7 @@ import numpy as np
 
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
-from .joint_report import SCORES, action_gap, scope, score_gap, score_table
+from .joint_report import SCORES, action_gap, scope, score_gap, score_table, seed_note
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_difference, simultaneous_level
 
@@ -87,7 +87,8 @@ class Attention(JointExperiment):
             f"{score} over {name} {gap.brief()} points, {_shown(gap)}" for (name, score), gap in gaps.items()
         )
         return [
-            f"**What it is worth.** Both levels, by {level:.4g} % intervals that hold together: {said}.",
+            f"**What it is worth.** Both levels, by {level:.4g} % intervals that hold together: {said}"
+            f"{seed_note(results)}.",
             *(text for text in (_claim_text(results), _entropy_text(results), _people_text(results)) if text),
             scope(results, gaps.values()),
         ]
@@ -105,7 +106,8 @@ class Attention(JointExperiment):
             f"both levels less none, points: {said}; α ends with {entropy:.3f} of the entropy of uniform weights; its "
             f"share on actors less their area: {looks}",
             "; ".join(f"{score}: {_shown(gap)}" for score, gap in gaps.items() if score in ("top-1", "HOTA"))
-            + "".join(f"; {_WAYS[name]} α looks {_direction(gap)}" for name, gap in where.items()),
+            + "".join(f"; {_WAYS[name]} α looks {_direction(gap)}" for name, gap in where.items())
+            + seed_note(results),
         )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:

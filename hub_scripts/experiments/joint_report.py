@@ -59,6 +59,11 @@ def score_table(results: Results, names: Iterable[str]) -> Table:
     )
 
 
+def seed_note(results: Results) -> str:
+    """For a verdict: on how few seeds some of it stands, if on one."""
+    return " (one seed)" if min(len(results.measures(name)) for name in results.variants()) == 1 else ""
+
+
 def scope(results: Results, gaps: Iterable[Interval]) -> str:
     """What the figures do not say."""
     protocol, data = results.protocol, results.data
@@ -71,5 +76,12 @@ def scope(results: Results, gaps: Iterable[Interval]) -> str:
         f"no change of colours or scale; far from what kinetrack-nano was trained for. {data['val_clips']} clips of "
         f"{data['val_films']} films, {len(data['stretches'])} stretches of sequences and {counts} seed"
         f"{'' if counts == '1' else 's'} a variant; the widest interval would not show a difference below {wide:.0f} "
-        "points. Longer trainings, larger models or other data may differ."
+        "points. "
+        + (
+            "Where a variant has one seed, intervals speak of that very training: other first weights and another "
+            "order of batches may change more than they say. "
+            if seed_note(results)
+            else ""
+        )
+        + "Longer trainings, larger models or other data may differ."
     )

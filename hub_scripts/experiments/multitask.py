@@ -7,7 +7,7 @@ import numpy as np
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
 from .joint_model import SHARED, time_frames
-from .joint_report import ALONE, SCORES, action_gap, scope, score_gap, score_table
+from .joint_report import ALONE, SCORES, action_gap, scope, score_gap, score_table, seed_note
 from .joint_training import TASKS
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_mean, simultaneous_level
@@ -92,7 +92,7 @@ class Multitask(JointExperiment):
         return [
             f"**Each task.** Joint training less single, by {100 * next(iter(gaps.values())).level:.4g} % intervals "
             f"that hold together: {'; '.join(_said(key, gap) for key, gap in gaps.items())}. "
-            f"{_verdict(gaps).capitalize()}.",
+            f"{_verdict(gaps).capitalize()}{seed_note(results)}.",
             *(text for text in (_cost_text(results), _cosine_text(results)) if text),
             scope(results, gaps.values()),
         ]
@@ -109,7 +109,9 @@ class Multitask(JointExperiment):
         ]
         saved = _savings(results, "milliseconds")
         cost = f"; one joint model takes {saved.mean():.0f} % less time a frame than two" if saved is not None else ""
-        return Summary(f"joint less single training, points: {', '.join(said)}{cost}", _verdict(gaps))
+        return Summary(
+            f"joint less single training, points: {', '.join(said)}{cost}", _verdict(gaps) + seed_note(results)
+        )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """See `Experiment.draw`."""

@@ -117,6 +117,14 @@ def test_alpha_on_people_is_compared_with_their_area(inside, said):
     assert said in text.split(";")[0]
 
 
+def test_findings_of_one_seed_say_so():
+    results = made_up(Multitask(), actions={}, tracking={}, joint_fixed={})
+    assert "one seed" not in " ".join(Multitask().conclude(results))
+    results.cells = [cell for cell in results.cells if cell["variant"] != "joint-fixed" or cell["seed"] == 0]
+    assert Multitask().summarise(results).verdict.endswith("(one seed)")
+    assert "intervals speak of that very training" in Multitask().conclude(results)[-1]
+
+
 def test_figures_of_single_tasks_leave_the_other_out():
     experiment = Multitask()
     results = made_up(experiment, actions={}, tracking={}, joint_fixed={})
