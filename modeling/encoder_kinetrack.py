@@ -11,9 +11,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..modeling.backbone_kinetrack import ChannelNorm, build_backbone, fit_strides
-
-# On a CPU the maps of a few frames stay in its caches; those of a long clip at once take twice the time a frame.
-_FRAMES_AT_ONCE = 4
+from ..modeling.pieces_kinetrack import in_pieces
 
 
 class SeparableConv(nn.Module):
@@ -89,11 +87,7 @@ class SpatialEncoder(GradientCheckpointingLayer):
         Raises:
             ValueError: H or W is no multiple of 32, or the backbone's strides are not 8, 16 and 32.
         """
-        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if frames.device.type != "cpu" or torch.is_grad_enabled() or tracing or len(frames) <= _FRAMES_AT_ONCE:
-            return self._encode(frames)
-        parts = zip(*map(self._encode, frames.split(_FRAMES_AT_ONCE)), strict=True)
-        return tuple(None if maps[0] is None else torch.cat(maps) for maps in parts)
+        return in_pieces(self._encode, frames)
 
     def _encode(self, frames):
         height, width = frames.shape[-2:]

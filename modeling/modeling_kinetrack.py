@@ -13,6 +13,7 @@ from ..modeling.heads_kinetrack import ActionHead, TrackingHead
 from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, prior_bias
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
 from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
+from ..modeling.pieces_kinetrack import in_pieces
 from ..modeling.processes_kinetrack import mean_over_processes
 from ..modeling.propagation_kinetrack import TemporalPropagation
 
@@ -428,7 +429,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         batch, length, _, height, width = shape
         overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width, base.last_hidden_state.device)
         cell_mask = (overlap > 0).to(base.last_hidden_state.dtype).repeat_interleave(length, dim=0)
-        maps = self.tracking_head(
+        maps = in_pieces(
+            self.tracking_head,
             base.pyramid_features.flatten(0, 1),
             base.last_hidden_state.flatten(0, 1),
             base.spatial_attention.flatten(0, 1),
