@@ -10,7 +10,7 @@ from ..initialise import timm_backbone_config
 from .clip_training import ClipSet, TrainingSettings, all_frames, classify, read_parts, train_classifier
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant, hits_text, spread
 from .features import JHMDB, FrozenEncoder
-from .model_costs import COSTS, costs_of, measure_costs
+from .model_costs import COSTS, costs_of, measure_costs, trust_text
 from .plots import draw_point, new_figure, save_figure
 from .statistics import Interval, simultaneous_level
 from .temporal_models import build_classifier
@@ -129,7 +129,8 @@ class Backbone(Experiment):
             tables.append(
                 Table(
                     f"The whole model, a frame of {results.protocol['input'].split(',')[0]}: parameters of the encoder "
-                    "and in all (millions), GFLOPs, processor time on one core, peak memory above that of the loaded "
+                    "and in all (millions), GFLOPs, processor time on one core (the least of the "
+                    "runs), peak memory above that of the loaded "
                     f"model, as clips of {CLIP} frames and as a stream. Accuracy is that of frozen features; where no "
                     "weights were to be had there is none.",
                     header,
@@ -263,7 +264,7 @@ def _cost_text(results: Results) -> str:
     least, most = min(memory, key=memory.get), max(memory, key=memory.get)
     return (
         f"**Cost.** A frame of a stream takes, from the fastest: {said}. {CLIP} frames at once take "
-        f"{memory[least]:.0f} ({least}) to {memory[most]:.0f} MiB ({most})."
+        f"{memory[least]:.0f} ({least}) to {memory[most]:.0f} MiB ({most}). {trust_text(results)}"
     )
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..benchmark_parts import make_preset, measure_form
@@ -45,16 +44,33 @@ def measure_costs(length: int, size: tuple[int, int], **overrides) -> dict[str, 
 
 
 def costs_of(results: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """By what was measured and form, the median over the runs of every cost; empty when nothing was measured."""
+    """By what was measured and form, the least of every cost over the runs, since a busy machine only adds to it."""
     if COSTS not in results.variants():
         return {}
     return {
-        name: {
-            form: {key: float(np.median(results.values(COSTS, name, form, key))) for key in measures}
-            for form, measures in forms.items()
-        }
+        name: {form: _least(results, name, form) for form in forms}
         for name, forms in results.measures(COSTS)[0].items()
     }
+
+
+def trust_text(results: Results) -> str:
+    """How far runs of the same thing lie apart in time, which no smaller difference between things can be told from."""
+    runs = len(results.measures(COSTS))
+    if runs < 2:
+        return "Costs were measured once, and this machine's speed varies."
+    times = [
+        results.values(COSTS, name, form, "milliseconds")
+        for name, forms in results.measures(COSTS)[0].items()
+        for form in forms
+    ]
+    apart = max(100 * (values.max() / values.min() - 1) for values in times)
+    return f"Times are the least of {runs} runs, which lie up to {apart:.0f} % apart: smaller differences say nothing."
+
+
+def _least(results: Results, name: str, form: str) -> dict[str, float]:
+    keys = results.measures(COSTS)[0][name][form]
+    least = {key: float(results.values(COSTS, name, form, key).min()) for key in keys}
+    return least | {"frames_per_second": 1000 / least["milliseconds"]}
 
 
 def _measure(length: int, size: list[int], overrides: dict) -> dict[str, dict[str, float]]:

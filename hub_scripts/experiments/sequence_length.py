@@ -34,6 +34,7 @@ from .sequence_length_report import (
     draw_streams,
     learned_in,
     length_gaps,
+    named,
     scope_text,
     stream_table,
     stream_text,
@@ -150,10 +151,15 @@ class SequenceLength(Experiment):
         names, costs = clips_in(results), costs_of(results)
         if not names:
             return Summary("accuracy was not measured", "nothing to compare")
-        tops = ", ".join(
-            f"{name if name != TRUE else 'all'} {results.accuracy(name, 'hits', 'spread').mean:.1f}" for name in names
-        )
-        said = f"{self._labelled.name} `val` top-1 on frozen features by frames a clip: {tops} %"
+        tops = ", ".join(f"{results.accuracy(name, 'hits', 'spread').mean:.1f} with {named(name)}" for name in names)
+        said = f"{self._labelled.name} `val` top-1 on frozen features, %: {tops}"
+        streamed = results.measures(names[0])[0].get("stream", {})
+        if streamed:
+            near, far = list(streamed)[0], list(streamed)[-1]
+            right = [100 * results.values(names[-1], "stream", reach).mean() for reach in (near, far)]
+            said += (
+                f"; on joined clips {right[0]:.1f} % of frames with β over {near} of them, {right[1]:.1f} over {far}"
+            )
         if costs:
             speeds = [entry["step"]["frames_per_second"] for entry in costs.values()]
             first, last = list(costs)[0], list(costs)[-1]
@@ -163,8 +169,12 @@ class SequenceLength(Experiment):
                 f"{min(speeds):.0f} to {max(speeds):.0f} frames/s a core, however far it looks back"
             )
         gaps = length_gaps(results)
-        shown = [f"{name} frames {gap.mean:+.1f} points" for name, gap in gaps.items() if gap.excludes_zero]
-        verdict = f"against {REFERENCE}: {', '.join(shown)}" if shown else f"no difference from {REFERENCE} was shown"
+        shown = [f"{named(name)} {gap.mean:+.1f} points" for name, gap in gaps.items() if gap.excludes_zero]
+        verdict = (
+            f"against {named(REFERENCE)}: {', '.join(shown)}"
+            if shown
+            else f"no difference from {named(REFERENCE)} was shown"
+        )
         return Summary(said, verdict if gaps else "nothing to compare")
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 
 from .experiment import Results, Table, spread
-from .model_costs import COSTS, costs_of
+from .model_costs import COSTS, costs_of, trust_text
 from .plots import draw_point
 from .statistics import Interval, bootstrap_difference, simultaneous_level
 
@@ -16,6 +16,11 @@ STREAMS = ("64", "128")
 def clips_in(results: Results) -> list[str]:
     """Lengths at which clips were learned."""
     return [name for name in CLIPS if name in results.variants()]
+
+
+def named(name: str) -> str:
+    """A length as people read it."""
+    return "all frames" if name == TRUE else f"T = {name}"
 
 
 def learned_in(results: Results) -> list[str]:
@@ -64,11 +69,11 @@ def stream_table(results: Results) -> Table:
         horizons = _horizons(results)
         cut = spread(100 * results.values(name, "pieces").mean(1)) if name != TRUE else "–"
         streamed = [spread(100 * results.values(name, "stream", horizon).mean(1)) for horizon in horizons]
-        rows.append([name, cut, *streamed])
+        rows.append([named(name), cut, *streamed])
     return Table(
         "Per cent of frames answered right on all clips of `val` joined to one stream, every clip weighing the same: "
         "cut into pieces of T frames that begin anew, and as one stream with β over so many frames.",
-        ["learned on T", "pieces of T", *horizons],
+        ["learned on", "pieces of T", *horizons],
         rows,
     )
 
@@ -84,7 +89,7 @@ def cost_table(results: Results) -> Table:
         rows[-1] += [f"{step['state_kib']:.0f}"]
     size = results.protocol.get("input")
     return Table(
-        f"kinetrack-nano with both heads at {size}, encoder included, on one core (processor time, median of "
+        f"kinetrack-nano with both heads at {size}, encoder included, on one core (processor time, the least of "
         f"{len(results.measures(COSTS)) if rows else 0} runs): T frames at once, and a stream frame by frame with "
         "β over T frames. Memory is the peak above that of the loaded model.",
         [
@@ -108,7 +113,7 @@ def clip_text(results: Results) -> str:
     if not gaps:
         return ""
     own, level = results.accuracy(REFERENCE, "hits", "spread"), next(iter(gaps.values())).level
-    said = [f"T = {name} differs by {gap.judged('points')}" for name, gap in gaps.items()]
+    said = [f"{named(name)} differs by {gap.judged('points')}" for name, gap in gaps.items()]
     names = clips_in(results)
     level_views = simultaneous_level(len(names))
     views = {
@@ -138,20 +143,21 @@ def stream_text(results: Results) -> str:
 
     def gap(name: str, first: tuple, second: tuple) -> str:
         sides = (results.values(name, *path) for path in (first, second))
-        return f"learned on T = {name} {bootstrap_difference(*sides, films, level).judged()}"
+        return f"learned on {named(name)} {bootstrap_difference(*sides, films, level).judged()}"
 
     reach = [gap(name, ("stream", short), ("stream", long)) for name in names]
     carried = [gap(name, ("stream", name), ("pieces",)) for name in cut]
     best = {name: max(horizons, key=lambda horizon: results.values(name, "stream", horizon).mean()) for name in names}
     tops = ", ".join(
-        f"{name}: {100 * results.values(name, 'stream', horizon).mean():.1f} % at {horizon}"
+        f"{named(name)}: {100 * results.values(name, 'stream', horizon).mean():.1f} % at {horizon}"
         for name, horizon in best.items()
     )
     return (
         f"**Streams.** On joined clips β over the last {short} frames rather than {long} changes frame accuracy, in "
         f"points: {'; '.join(reach)}. One stream with a carried state, against pieces of T frames that begin anew, at "
-        f"β over T frames: {'; '.join(carried)}. All by {100 * level:.4g} % intervals, which hold together. Best by T "
-        f"learned on: {tops}, chosen on `val` and so a little high."
+        f"β over T frames: {'; '.join(carried)}; a piece's first frames have less to look back over, so this is the "
+        f"reach of β again as much as what is carried. All by {100 * level:.4g} % intervals, which hold together. Best "
+        f"by what was learned on: {tops}, chosen on `val` and so a little high."
     )
 
 
@@ -169,7 +175,7 @@ def cost_text(results: Results) -> str:
         f"{long_clip['peak_mib']:.0f} MiB. In a stream a frame, and with it an answer, takes "
         f"{step['milliseconds']:.1f} ms and {step['peak_mib']:.0f} MiB with β over {first} frames, "
         f"{long_step['milliseconds']:.1f} ms and {long_step['peak_mib']:.0f} MiB with β over {last}; the state it "
-        f"carries grows from {step['state_kib']:.0f} to {long_step['state_kib']:.0f} KiB."
+        f"carries grows from {step['state_kib']:.0f} to {long_step['state_kib']:.0f} KiB. {trust_text(results)}"
     )
 
 
@@ -200,7 +206,7 @@ def draw_accuracy(axes: Axes, results: Results) -> None:
         frames = average if name == TRUE else float(name)
         place = frames * costs[name if name in costs else "32"]["clip"]["milliseconds"] if costs else frames
         interval, seeds = results.accuracy(name, "hits", "spread"), 100 * results.hits(name, "hits", "spread").mean(1)
-        draw_point(axes, place, seeds, interval, "all frames" if name == TRUE else f"T = {name}", left=name == "32")
+        draw_point(axes, place, seeds, interval, named(name), left=name == "32")
     axes.set(title="Top-1 on clips, %", ylim=(0, None), xlim=(0, 1.2 * axes.get_xlim()[1]))
     axes.set_xlabel("processor time of an answer, ms" if costs else "frames")
     axes.grid(axis="y", color="0.9")
@@ -212,9 +218,7 @@ def draw_streams(axes: Axes, results: Results) -> None:
     for name in _streamed_in(results):
         values = [100 * results.values(name, "stream", horizon).mean() for horizon in horizons]
         dashed = "--" if name in STREAMS else "-"
-        axes.plot(
-            horizons, values, dashed, marker="o", markersize=4, label="all frames" if name == TRUE else f"T = {name}"
-        )
+        axes.plot(horizons, values, dashed, marker="o", markersize=4, label=named(name))
     axes.set(title="Frames right on a stream, %", xlabel="frames that β looks back over", ylim=(0, None))
     axes.grid(axis="y", color="0.9")
     axes.legend(frameon=False, fontsize=8, title="learned on", title_fontsize=8)

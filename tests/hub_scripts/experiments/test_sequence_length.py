@@ -110,14 +110,14 @@ def test_finding_says_what_was_shown():
     assert "learned on T = 16 +100.0 (+100.0 to +100.0), shown" in text  # 8 frames back rather than 128
     assert "learned on T = 16 -50.0 (-50.0 to -50.0), shown" in text  # one stream against pieces
     summary = SequenceLength().summarise(results)
-    assert summary.verdict == "against 16: 8 frames -100.0 points" and "at 30 to 30 frames/s" in summary.measured
+    assert summary.verdict == "against T = 16: T = 8 -100.0 points" and "at 30 to 30 frames/s" in summary.measured
 
 
 def test_finding_says_what_was_not_shown():
     results = made_up("01" * 20, "10" * 20)
     text = " ".join(SequenceLength().conclude(results))
     assert "T = 8 differs by +0.0" in text and "points, not shown" in text
-    assert SequenceLength().summarise(results).verdict == "no difference from 16 was shown"
+    assert SequenceLength().summarise(results).verdict == "no difference from T = 16 was shown"
 
 
 def run_command(*arguments):
@@ -132,7 +132,7 @@ def test_a_quick_run_writes_results_report_and_plots(clips_root, tmp_path):
     assert set(cells["8"]["stream"]) == {"8", "16", "32", "64", "128"} and "hits" not in cells["64"]
     assert "pieces" in cells["64"] and "pieces" not in cells["true"]
     report = (tmp_path / "README.md").read_text()
-    assert "learned on T" in report and "**Streams.**" in report
+    assert "learned on |" in report and "**Streams.**" in report
     assert (tmp_path / "sequence-length.png").read_bytes().startswith(b"\x89PNG")
 
 
