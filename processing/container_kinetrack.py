@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import io
 import logging
 import os
@@ -188,26 +189,13 @@ class PyAVVideo:
             yield from _drain(graph, flush=True)
 
     def _deinterlacer(self, frame):
-        av = _import_av()
-        graph = av.filter.Graph()
-        source = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base or self.stream.time_base,
-        )
         # Frames not flagged as interlaced pass untouched; one frame out for one frame in.
-        bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
-        sink = graph.add("buffersink")
-        source.link_to(bwdif)
-        bwdif.link_to(sink)
-        graph.configure()
-        return graph
+        return _filter_graph(frame, self.stream, "bwdif", "mode=send_frame:deint=interlaced")
 
     def _learn_geometry(self, frame):
         self._stored_size = frame.width, frame.height
         self._size = displayed_size(frame.width, frame.height, float(self.stream.sample_aspect_ratio or 1))
-        self._orientation = _orientation(frame)
+        self._orientation = _orientation(frame, self.stream)
 
     def to_rgb(self, frame) -> np.ndarray:
         """(H, W, 3) uint8 as displayed."""
@@ -413,12 +401,29 @@ def _is_cover_picture(stream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _orientation(frame) -> tuple[int, bool]:
+def _filter_graph(frame, stream, name: str, arguments: str | None = None):
+    """A graph of one filter for frames like this one."""
+    graph = _import_av().filter.Graph()
+    time_base = frame.time_base or stream.time_base
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=time_base)
+    step, sink = graph.add(name, arguments), graph.add("buffersink")
+    source.link_to(step)
+    step.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _orientation(frame, stream) -> tuple[int, bool]:
     """Quarter turns clockwise and whether the picture is mirrored (left-right) before them."""
-    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    # Whoever asks a frame for its side data ties it into a reference cycle, pixels and converter included. A twin is
+    # asked instead, which has no converter yet, and collected while it is new, which takes no time.
+    graph = _filter_graph(frame, stream, "null")
+    graph.push(frame)
+    matrix = next((bytes(data) for data in graph.pull().side_data if data.type.name == "DISPLAYMATRIX"), None)
+    gc.collect(0)
     if matrix is None:
         return 0, False
-    a, b, _, c, d = struct.unpack("=9i", bytes(matrix)[:36])[:5]  # 16.16 fixed point, (x', y') = (ax + cy, bx + dy)
+    a, b, _, c, d = struct.unpack("=9i", matrix[:36])[:5]  # 16.16 fixed point, (x', y') = (ax + cy, bx + dy)
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b

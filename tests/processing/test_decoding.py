@@ -1,11 +1,13 @@
 """Reading video: as displayed, at the right times, and what happens when a file is bad."""
 
+import gc
 import io
 import logging
 import subprocess
 import sys
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from kinetrack.processing.decoding_kinetrack import (
@@ -257,6 +259,19 @@ class TestBadSources:
         assert 20 <= len(times) < 40
         assert (np.diff(times) > 0).all()
         assert times[-1] == pytest.approx(39 / 25, abs=0.05)
+
+    def test_no_frame_waits_for_the_garbage_collector(self, video_path):
+        def frames_alive():
+            return sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+
+        gc.collect()
+        gc.disable()
+        try:
+            before = frames_alive()
+            assert len(list(iter_video_frames(video_path))) > 1
+            assert frames_alive() == before
+        finally:
+            gc.enable()
 
     def test_damage_gives_one_warning_and_what_is_left(self, tmp_path, make_video, draw_frames, caplog):
         path = make_video(tmp_path / "holes.mp4", draw_frames(60))
