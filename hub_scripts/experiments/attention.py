@@ -6,7 +6,7 @@ import numpy as np
 
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
-from .joint_report import SCORES, action_gap, scope, score_gap, score_table, seed_note
+from .joint_report import SCORES, action_gap, judge, one_seed, scope, score_gap, score_table
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_difference, simultaneous_level
 
@@ -84,11 +84,11 @@ class Attention(JointExperiment):
             return [f"`{REFERENCE}` cannot be compared with anything yet."]
         level = 100 * next(iter(gaps.values())).level
         said = "; ".join(
-            f"{score} over {name} {gap.brief()} points, {_shown(gap)}" for (name, score), gap in gaps.items()
+            f"{score} over {name} {gap.brief()} points, {judge(results, gap, REFERENCE, name, 'a gain', 'a loss')}"
+            for (name, score), gap in gaps.items()
         )
         return [
-            f"**What it is worth.** Both levels, by {level:.4g} % intervals that hold together: {said}"
-            f"{seed_note(results)}.",
+            f"**What it is worth.** Both levels, by {level:.4g} % intervals that hold together: {said}.",
             *(text for text in (_claim_text(results), _entropy_text(results), _people_text(results)) if text),
             scope(results, gaps.values()),
         ]
@@ -105,9 +105,13 @@ class Attention(JointExperiment):
         return Summary(
             f"both levels less none, points: {said}; α ends with {entropy:.3f} of the entropy of uniform weights; its "
             f"share on actors less their area: {looks}",
-            "; ".join(f"{score}: {_shown(gap)}" for score, gap in gaps.items() if score in ("top-1", "HOTA"))
+            "; ".join(
+                f"{score}: {judge(results, gap, REFERENCE, 'none', 'a gain', 'a loss')}"
+                for score, gap in gaps.items()
+                if score in ("top-1", "HOTA")
+            )
             + "".join(f"; {_WAYS[name]} α looks {_direction(gap)}" for name, gap in where.items())
-            + seed_note(results),
+            + (" (one seed)" if one_seed(results) else ""),
         )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
@@ -186,12 +190,6 @@ def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
         else score_gap(results, REFERENCE, name, score, level)
         for name, score in wanted
     }
-
-
-def _shown(gap: Interval) -> str:
-    if not gap.excludes_zero:
-        return "no difference shown"
-    return "a gain" if gap.mean > 0 else "a loss"
 
 
 def _claim_text(results: Results) -> str:

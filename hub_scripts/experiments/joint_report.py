@@ -59,9 +59,20 @@ def score_table(results: Results, names: Iterable[str]) -> Table:
     )
 
 
-def seed_note(results: Results) -> str:
-    """For a verdict: on how few seeds some of it stands, if on one."""
-    return " (one seed)" if min(len(results.measures(name)) for name in results.variants()) == 1 else ""
+def one_seed(results: Results, *names: str) -> bool:
+    """Whether any of some variants (of all by default) was trained once alone.
+
+    The interval of a difference then knows no other training than these, so that nothing is shown of training.
+    """
+    return min(len(results.measures(name)) for name in names or results.variants()) == 1
+
+
+def judge(results: Results, gap: Interval, first: str, second: str, better: str, worse: str) -> str:
+    """What a difference between two variants shows, by rule."""
+    if not gap.excludes_zero:
+        return "not shown to differ"
+    word = better if gap.mean > 0 else worse
+    return f"{word} in these two trainings, not shown of others" if one_seed(results, first, second) else word
 
 
 def scope(results: Results, gaps: Iterable[Interval]) -> str:
@@ -79,8 +90,8 @@ def scope(results: Results, gaps: Iterable[Interval]) -> str:
         "points. "
         + (
             "Where a variant has one seed, intervals speak of that very training: other first weights and another "
-            "order of batches may change more than they say. "
-            if seed_note(results)
+            "order of batches may change more than they say, so no difference counts as shown there. "
+            if one_seed(results)
             else ""
         )
         + "Longer trainings, larger models or other data may differ."

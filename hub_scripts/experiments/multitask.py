@@ -7,7 +7,7 @@ import numpy as np
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
 from .joint_model import SHARED, time_frames
-from .joint_report import ALONE, SCORES, action_gap, scope, score_gap, score_table, seed_note
+from .joint_report import ALONE, SCORES, action_gap, judge, one_seed, scope, score_gap, score_table
 from .joint_training import TASKS
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_mean, simultaneous_level
@@ -91,8 +91,8 @@ class Multitask(JointExperiment):
             return ["No joint training can be compared with one of a single task yet."]
         return [
             f"**Each task.** Joint training less single, by {100 * next(iter(gaps.values())).level:.4g} % intervals "
-            f"that hold together: {'; '.join(_said(key, gap) for key, gap in gaps.items())}. "
-            f"{_verdict(gaps).capitalize()}{seed_note(results)}.",
+            f"that hold together: {'; '.join(_said(results, *key, gap) for key, gap in gaps.items())}. "
+            f"{_verdict(results, gaps).capitalize()}.",
             *(text for text in (_cost_text(results), _cosine_text(results)) if text),
             scope(results, gaps.values()),
         ]
@@ -109,9 +109,7 @@ class Multitask(JointExperiment):
         ]
         saved = _savings(results, "milliseconds")
         cost = f"; one joint model takes {saved.mean():.0f} % less time a frame than two" if saved is not None else ""
-        return Summary(
-            f"joint less single training, points: {', '.join(said)}{cost}", _verdict(gaps) + seed_note(results)
-        )
+        return Summary(f"joint less single training, points: {', '.join(said)}{cost}", _verdict(results, gaps))
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """See `Experiment.draw`."""
@@ -174,18 +172,21 @@ def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
     }
 
 
-def _said(key: tuple[str, str], gap: Interval) -> str:
-    name, score = key
+def _said(results: Results, name: str, score: str, gap: Interval) -> str:
     task = "actions" if score == "top-1" else "tracking"
-    shown = ("better" if gap.mean > 0 else "worse") if gap.excludes_zero else "not shown to differ"
-    return f"{score} of {task} with {JOINT[name]} weights {gap.brief()} points, {shown}"
+    judged = judge(results, gap, name, ALONE[task], "better", "worse")
+    return f"{score} of {task} with {JOINT[name]} weights {gap.brief()} points, {judged}"
 
 
-def _verdict(gaps: dict) -> str:
-    """By rule: what the intervals that exclude zero say."""
-    signs = {np.sign(gap.mean) for gap in gaps.values() if gap.excludes_zero}
+def _verdict(results: Results, gaps: dict[tuple[str, str], Interval]) -> str:
+    """By rule: what the intervals that exclude zero say, where there is more than one training to say it of."""
+    signs = {
+        np.sign(gap.mean)
+        for (name, score), gap in gaps.items()
+        if gap.excludes_zero and not one_seed(results, name, ALONE["actions" if score == "top-1" else "tracking"])
+    }
     if not signs:
-        return "neither positive transfer nor interference was shown"
+        return "neither positive transfer nor interference was shown" + (" (one seed)" if one_seed(results) else "")
     if signs == {1.0}:
         return "positive transfer"
     return "interference" if signs == {-1.0} else "positive transfer in one measure, interference in another"
@@ -219,6 +220,7 @@ def _cosine_text(results: Results) -> str:
             series = _cosines(results, name, "across", part)
             gap = bootstrap_mean(series, level=level, scale=1)
             shown = ("agree" if gap.mean > 0 else "conflict") if gap.excludes_zero else "not shown to be other than 0"
+            shown += " in this training" if gap.excludes_zero and one_seed(results, name) else ""
             said.append(f"{part} with {JOINT[name]} weights {gap.brief(3)}, {shown}")
             low += [abs(gap.mean) < abs(_cosines(results, name, pair, part).mean()) for pair in ("actions", "tracking")]
     same = [_cosines(results, joint[0], pair, part).mean() for pair in ("actions", "tracking") for part in SHARED]

@@ -92,10 +92,10 @@ def test_agreement_of_gradients_follows_from_their_cosine(across, said):
 def test_attention_is_worth_what_its_absence_costs():
     experiment = Attention()
     same = made_up(experiment, none={}, spatial={}, temporal={}, both={})
-    assert experiment.summarise(same).verdict.startswith("top-1: no difference shown; HOTA: no difference shown; ")
+    assert experiment.summarise(same).verdict.startswith("top-1: not shown to differ; HOTA: not shown to differ; ")
     assert "0.0 points (95 % interval +0.0 to +0.0)" in " ".join(experiment.conclude(same))
     gain = made_up(experiment, none={"accuracy": 0.2}, both={"accuracy": 0.5})
-    assert experiment.summarise(gain).verdict.startswith("top-1: a gain; HOTA: no")
+    assert experiment.summarise(gain).verdict.startswith("top-1: a gain; HOTA: not")
     assert "2.1 points lie outside that interval" in " ".join(experiment.conclude(gain))
 
 
@@ -117,11 +117,13 @@ def test_alpha_on_people_is_compared_with_their_area(inside, said):
     assert said in text.split(";")[0]
 
 
-def test_findings_of_one_seed_say_so():
-    results = made_up(Multitask(), actions={}, tracking={}, joint_fixed={})
-    assert "one seed" not in " ".join(Multitask().conclude(results))
+def test_one_training_shows_nothing_of_training():
+    results = made_up(Multitask(), actions={}, tracking={}, joint_fixed={"accuracy": 0.9})
+    assert Multitask().summarise(results).verdict == "positive transfer"
     results.cells = [cell for cell in results.cells if cell["variant"] != "joint-fixed" or cell["seed"] == 0]
-    assert Multitask().summarise(results).verdict.endswith("(one seed)")
+    verdict = Multitask().summarise(results).verdict
+    assert verdict == "neither positive transfer nor interference was shown (one seed)"
+    assert "better in these two trainings, not shown of others" in Multitask().conclude(results)[0]
     assert "intervals speak of that very training" in Multitask().conclude(results)[-1]
 
 
