@@ -40,6 +40,11 @@ class Attention(JointExperiment):
         TAUGHT: JointCell(taught=True),
     }
 
+    def run_cell(self, variant: str, seed: int) -> dict:
+        """See `Experiment.run_cell`."""
+        measures = super().run_cell(variant, seed)
+        return measures | ({"start": self.measure_start(seed)} if variant == REFERENCE else {})
+
     def tables(self, results: Results) -> list[Table]:
         """See `Experiment.tables`."""
         names = results.variants()
@@ -206,6 +211,12 @@ def _claim_text(results: Results) -> str:
     )
 
 
+_ALIKE = (
+    " With α this near to uniform, the variants without boxes compute almost the same, so what lies between them may "
+    "be no more than the chance of training; what attention is worth where it is sharp is left open."
+)
+
+
 def _looking(results: Results) -> list[str]:
     """Variants with both levels."""
     return [name for name in _WAYS if name in results.variants()]
@@ -236,6 +247,7 @@ def _entropy_text(results: Results) -> str:
             if broken
             else "By the rule on `val`, nothing collapsed."
         )
+        + (_ALIKE if (results.values(REFERENCE, "actions", "alpha") >= UNIFORM).all() else "")
     )
 
 
@@ -252,7 +264,7 @@ def _concentration(results: Results, name: str, task: str, level: float) -> Inte
     """Alpha inside boxes less their area, paired."""
     inside, area = _shares(results, name, task)
     groups = None
-    if task == "actions":
+    if task != "tracking":  # a clip belongs to a film
         known = [value is not None for value in results.measures(name)[0][task]["inside"]]
         groups = [film for film, kept in zip(results.data["films"], known, strict=True) if kept]
     return bootstrap_difference(inside, area, groups, level, scale=1)
@@ -278,4 +290,9 @@ def _people_text(results: Results) -> str:
                 f"{100 * area.mean():.1f} % of the frame there ({100 * gap.mean:+.1f} points, {100 * gap.low:+.1f} to "
                 f"{100 * gap.high:+.1f})"
             )
-    return f"**Where α looks**, by {100 * level:.4g} % intervals: {'; '.join(said)}."
+    start = _concentration(results, REFERENCE, "start", level)
+    return (
+        f"**Where α looks**, by {100 * level:.4g} % intervals: {'; '.join(said)}. Before training, what lies on the "
+        f"actor differs from the area by {100 * start.mean:+.1f} points ({100 * start.low:+.1f} to "
+        f"{100 * start.high:+.1f})."
+    )

@@ -136,6 +136,11 @@ class JointExperiment(Experiment):
         weights = None if self._inputs.weights is None else str(self._inputs.weights)
         return Start(seed, weights, self._labels, self._settings.hidden_size)
 
+    def measure_start(self, seed: int) -> dict:
+        """What `measure_actions` says of a seed's model before it is trained; after `prepare`."""
+        model = self.start(seed).build(TASKS)
+        return measure_actions(model, attach_trained_stages(model), self._clips["val"], self._settings.action_frames)
+
     def _train(self, cell: JointCell, seed: int) -> dict:
         settings = self._settings
         model = self.start(seed).build(cell.tasks, cell.spatial, cell.temporal)
