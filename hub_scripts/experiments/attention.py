@@ -129,9 +129,9 @@ class Attention(JointExperiment):
         for axis, (level, title) in zip(axes[0, 1:], _LEVELS.items(), strict=True):
             for name in names:
                 draw_course(axis, np.array(_entropies(results, name, level)), _COLORS[name], name)
-            axis.set_title(f"entropy of {title}")
+            axis.set(title=f"entropy of {title}", ylim=(_lowest(results) - 0.01, 1.01))
         handles, labels = axes[0, 1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower right", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside lower right", ncols=5, frameon=False)
         save_figure(figure, folder / "attention.png")
         plots = [Plot("attention.png", "What both levels add (intervals hold together), and entropies in training.")]
         shown = {
@@ -180,6 +180,11 @@ _COLORS = {"none": "0.6", "spatial": "tab:green", "temporal": "tab:orange", REFE
 def _entropies(results: Results, name: str, level: str) -> list[list[float]]:
     """`(S, pieces)`, from the training's first to its last tenth."""
     return [measures["training"]["entropy"][level] for measures in results.measures(name)]
+
+
+def _lowest(results: Results) -> float:
+    """Of all entropies in training."""
+    return min(np.min(_entropies(results, name, level)) for name in results.variants() for level in _LEVELS)
 
 
 def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
