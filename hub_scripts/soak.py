@@ -175,7 +175,7 @@ class _Outputs:
 
 
 def soak_example(frames: int, folder: Path, report=print, model: str = "kinetrack-nano", **options) -> dict:
-    """Plays the example video again and again through a session.
+    """Plays the example video again and again through a session, with the backend that `kinetrack stream` would take.
 
     Args:
         frames: how many.
@@ -192,7 +192,7 @@ def soak_example(frames: int, folder: Path, report=print, model: str = "kinetrac
     from ..processing.session_kinetrack import KineTrackSession
     from ..processing.sources_kinetrack import StreamSource
 
-    network = load_model(model, "cpu", allow_untrained=options.get("allow_untrained", False))
+    network = load_model(model, "cpu", allow_untrained=options.get("allow_untrained", False), backend="auto")
     session = KineTrackSession(*network, **{"size": EXAMPLE_SIZE, **options})
     source = StreamSource("videos", "soak", (str(EXAMPLE_VIDEO),) * (frames // 100 + 1))
     watch = Watch(frames, report)
@@ -203,7 +203,9 @@ def soak_example(frames: int, folder: Path, report=print, model: str = "kinetrac
             outputs.write(result)
             watch.add(result.track_ids)
     created = session.state_dict()["tracker"]["next_id"] - 1
-    return {"part": "example", "model": model, "model_input": list(EXAMPLE_SIZE), **watch.summary(created)}
+    backend = getattr(network[0], "backend", "torch")
+    about = {"part": "example", "model": model, "backend": backend, "model_input": list(EXAMPLE_SIZE)}
+    return about | watch.summary(created)
 
 
 class SyntheticSource:
