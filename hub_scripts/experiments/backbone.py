@@ -169,7 +169,7 @@ class Backbone(Experiment):
             "**Not shown.** Without weights nothing can be said of what ResNets, MobileNetV3 or ConvNeXt-V2 see: they "
             "are compared by cost alone. Only EfficientNet-Lite0 has been trained to track (kinetrack-nano, whose HOTA "
             "is in `sequence-length-tracking`), so no HOTA is compared. Lite1 and Lite2 were made for larger inputs "
-            f"than {results.protocol['input'].split(',')[0]}. {min(seeds)} to {max(seeds)} seed(s) an encoder"
+            f"than {results.protocol['input'].split(',')[0]}. {' to '.join(dict.fromkeys(map(str, (min(seeds), max(seeds)))))} seed(s) an encoder"
             f"{'; with one, intervals are over films alone' if min(seeds) == 1 else ''}; "
             f"{results.data['val_clips']} clips of {results.data['val_films']} films; features were frozen. Times are "
             "PyTorch's on one processor; other machines and runtimes put encoders in another order.",
@@ -210,8 +210,8 @@ class Backbone(Experiment):
         for name in learned:
             interval, seeds = results.accuracy(name, "hits"), 100 * results.hits(name, "hits").mean(1)
             place = costs[name]["step"]["milliseconds"] if name in costs else learned.index(name)
-            draw_point(axes[0, 1], place, seeds, interval, _short(name))
-        axes[0, 1].set(title="Top-1 on frozen features, %", ylim=(0, None), xlim=(0, None))
+            draw_point(axes[0, 1], place, seeds, interval, _short(name), left=name == "tf_efficientnet_lite1")
+        axes[0, 1].set(title="Top-1 on frozen features, %", ylim=(0, None), xlim=(0, 1.2 * axes[0, 1].get_xlim()[1]))
         axes[0, 1].set_xlabel("time of a frame of a stream, ms")
         axes[0, 1].grid(axis="y", color="0.9")
         save_figure(figure, folder / "backbone.png")
