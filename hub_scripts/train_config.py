@@ -98,10 +98,12 @@ class CaptionSettings:
         sees: which tokens it attends to: those of `frames`, of `tracks`, or `both`.
         hidden_size: of the decoder, a multiple of 4 (its heads).
         layers: of the decoder.
-        epochs: passes over the videos.
+        token_dropout: of the tokens' features.
+        steps: optimiser steps.
         batch_size: videos a step.
         texts: of each video in a step, drawn from what is said of it.
-        learning_rate: the highest, after a warm-up of one epoch; a cosine brings it to zero.
+        evaluate_every: steps between looks at the dev videos; the best of what was seen there is kept.
+        learning_rate: the highest, after a warm-up of as many steps; a cosine brings it to zero.
         weight_decay: of AdamW.
     """
 
@@ -109,9 +111,11 @@ class CaptionSettings:
     sees: str = "both"
     hidden_size: int = 96
     layers: int = 2
-    epochs: int = 30
+    token_dropout: float = 0.3
+    steps: int = 300
     batch_size: int = 32
     texts: int = 2
+    evaluate_every: int = 30
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
 

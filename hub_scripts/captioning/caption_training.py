@@ -1,8 +1,8 @@
-"""Teaches a captioner from videos whose tokens are known, with the epoch chosen by the loss on other videos."""
+"""Teaches a captioner from videos whose tokens are known, with the step chosen by the loss on other videos."""
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,56 +34,63 @@ def train_captioner(
     dev: Sequence[CaptionedVideo],
     settings: CaptionSettings,
     seed: int,
-    on_epoch: Callable[[dict], None] | None = None,
+    on_evaluation: Callable[[dict], None] | None = None,
 ) -> dict:
-    """Trains in place and leaves the weights of the epoch with the lowest loss on the dev videos.
+    """Trains in place and leaves the weights that had the lowest loss on the dev videos.
 
     Args:
         model: made with the same seed.
         tokenizer: the model's.
         train: videos to learn from.
-        dev: videos to choose the epoch by.
+        dev: videos to choose the step by.
         settings: see `CaptionSettings`.
         seed: of order, texts and dropout.
-        on_epoch: called with `{"epoch", "loss", "dev_loss"}` after each.
+        on_evaluation: called with `{"step", "loss", "dev_loss"}` after each look at the dev videos.
 
     Returns:
-        `{"epoch", "dev_loss"}` of the chosen epoch; losses are nats a word.
+        `{"step", "dev_loss"}` of the chosen step; losses are nats a word.
 
     Raises:
         FloatingPointError: a loss that is not finite.
     """
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = math.ceil(len(train) / settings.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, steps, settings.epochs * steps)
+        optimizer, lambda step: warmup_cosine(step, settings.evaluate_every, settings.steps)
     )
-    best, kept = {"dev_loss": math.inf}, None
-    for epoch in range(1, settings.epochs + 1):
+    best, kept, losses = {"dev_loss": math.inf}, None, []
+    batches = _batches(train, settings, np.random.default_rng(seed))
+    for step, (videos, said) in zip(range(1, settings.steps + 1), batches, strict=False):
         model.train()
-        losses = []
-        for order in np.array_split(rng.permutation(len(train)), steps):
-            videos, said = _draw_texts([train[number] for number in order], settings.texts, rng)
-            loss = model(videos, **_placed(encode_texts(tokenizer, said), model.device)).loss
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"Epoch {epoch}: the loss is not finite. Lower the learning rate.")
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
+        loss = model(videos, **_placed(encode_texts(tokenizer, said), model.device)).loss
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"Step {step}: the loss is not finite. Lower captions.learning_rate.")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if step % settings.evaluate_every and step < settings.steps:
+            continue
         dev_loss = mean_loss(model, tokenizer, dev)
-        if on_epoch is not None:
-            on_epoch({"epoch": epoch, "loss": float(np.mean(losses)), "dev_loss": dev_loss})
-        if dev_loss < best["dev_loss"]:
-            best, kept = {"epoch": epoch, "dev_loss": dev_loss}, copy.deepcopy(model.state_dict())
-    if kept is None:
-        raise FloatingPointError("The loss on the dev videos was never finite.")
+        if on_evaluation is not None:
+            on_evaluation({"step": step, "loss": float(np.mean(losses)), "dev_loss": dev_loss})
+        losses = []
+        if kept is None or dev_loss < best["dev_loss"]:
+            best, kept = {"step": step, "dev_loss": dev_loss}, copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     return best
+
+
+def _batches(
+    videos: Sequence[CaptionedVideo], settings: CaptionSettings, rng: np.random.Generator
+) -> Iterator[tuple[list, list]]:
+    """Without end: all videos in another order each time, with some of what is said of each."""
+    steps = math.ceil(len(videos) / settings.batch_size)
+    while True:
+        for order in np.array_split(rng.permutation(len(videos)), steps):
+            yield _draw_texts([videos[number] for number in order], settings.texts, rng)
 
 
 def _draw_texts(chosen: Sequence[CaptionedVideo], count: int, rng: np.random.Generator) -> tuple[list, list]:

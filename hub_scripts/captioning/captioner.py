@@ -15,6 +15,7 @@ from huggingface_hub.dataclasses import strict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import initialization as init
 
 from .video_tokens import PLACES, VideoTokens
 
@@ -51,13 +52,17 @@ class VideoCaptionerConfig(PreTrainedConfig):
 
     Args:
         text_config (`dict` or `GPT2Config`, *optional*):
-            The decoder; made by `for_tokenizer` as a rule.
+            The decoder; made by `for_data` as a rule.
         video_size (`int`, *optional*, defaults to 128):
             Features D of a video's tokens.
         sees (`str`, *optional*, defaults to `"both"`):
             Which tokens it attends to: those of `"frames"`, of `"tracks"`, `"both"`, or `"nothing"`.
         token_dropout (`float`, *optional*, defaults to 0.3):
             Of the tokens' features, in training.
+        place_mean (`list[float]`, *optional*):
+            Of tracks' places, see `PLACES`; zeros by default.
+        place_std (`list[float]`, *optional*):
+            Their standard deviations; ones by default.
         kinetrack_model (`str`, *optional*, defaults to `"kinetrack-nano"`):
             The model whose tokens it was trained on.
     """
@@ -68,9 +73,13 @@ class VideoCaptionerConfig(PreTrainedConfig):
     video_size: int = 128
     sees: str = "both"
     token_dropout: float = 0.3
+    place_mean: list[float] | None = None
+    place_std: list[float] | None = None
     kinetrack_model: str = "kinetrack-nano"
 
     def __post_init__(self, **kwargs):
+        self.place_mean = self.place_mean or [0.0] * len(PLACES)
+        self.place_std = self.place_std or [1.0] * len(PLACES)
         if not isinstance(self.text_config, GPT2Config):
             self.text_config = GPT2Config(**(self.text_config or {}))
         if self.sees not in SEES:
@@ -78,15 +87,21 @@ class VideoCaptionerConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def for_tokenizer(cls, tokenizer, hidden_size: int = 96, layers: int = 2, **options) -> "VideoCaptionerConfig":
-        """A decoder for the words of a tokenizer.
+    def for_data(
+        cls, tokenizer, videos: Sequence[VideoTokens], hidden_size: int = 96, layers: int = 2, **options
+    ) -> "VideoCaptionerConfig":
+        """A decoder for the words of a tokenizer and tokens like those of some videos.
 
         Args:
             tokenizer: from `make_tokenizer`.
+            videos: to learn from.
             hidden_size: of the decoder, a multiple of 4 (its heads).
             layers: of the decoder.
             **options: of the configuration.
         """
+        places = np.concatenate([video.places for video in videos])
+        places = places if len(places) > 1 else np.zeros((1, len(PLACES)), np.float32)
+        std = places.std(0)
         text = GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=tokenizer.model_max_length,
@@ -98,7 +113,13 @@ class VideoCaptionerConfig(PreTrainedConfig):
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        return cls(text_config=text, **options)
+        return cls(
+            text_config=text,
+            video_size=videos[0].frames.shape[1],
+            place_mean=places.mean(0).tolist(),
+            place_std=np.where(std > 1e-3, std, 1.0).tolist(),
+            **options,
+        )
 
 
 class VideoCaptioner(PreTrainedModel):
@@ -117,12 +138,24 @@ class VideoCaptioner(PreTrainedModel):
         size = config.text_config.n_embd
         self.norm = nn.LayerNorm(config.video_size)
         self.features = nn.Linear(config.video_size, size)
-        self.places = nn.Linear(len(PLACES), size)
+        self.places = nn.Sequential(nn.Linear(len(PLACES), size), nn.GELU(), nn.Linear(size, size))
         self.kinds = nn.Embedding(3, size)
         self.dropout = nn.Dropout(config.token_dropout)
+        self.token_norm = nn.LayerNorm(size)
         self.decoder = GPT2LMHeadModel(config.text_config)
         self.decoder.loss_type = "ForCausalLM"  # which Transformers finds by the name of most classes, not of this one
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        """Of what is not the decoder's: features, places and kinds begin with an equal say."""
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=module.in_features**-0.5)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=1.0)
+        else:
+            super()._init_weights(module)
 
     def memory(self, videos: Sequence[VideoTokens]) -> dict[str, torch.Tensor]:
         """What the decoder attends to in each video, and what of it is padding.
@@ -135,7 +168,7 @@ class VideoCaptioner(PreTrainedModel):
         Returns:
             `encoder_hidden_states` (B, 1 + N, n_embd) and `encoder_attention_mask` (B, 1 + N).
         """
-        shown = [_rows(video, self.config.sees) for video in videos]
+        shown = [_rows(video, self.config) for video in videos]
         longest = max(len(kinds) for *_, kinds in shown)
         mask = torch.zeros(len(shown), longest, dtype=torch.long)
         features = torch.zeros(len(shown), longest, self.config.video_size)
@@ -147,7 +180,7 @@ class VideoCaptioner(PreTrainedModel):
         features, places, kinds, mask = (part.to(self.device) for part in (features, places, kinds, mask))
         tokens = self.features(self.dropout(self.norm(features))) + self.places(places)  # (B, 1 + N, n_embd)
         tokens = tokens * (kinds != _NULL).unsqueeze(-1) + self.kinds(kinds)
-        return {"encoder_hidden_states": tokens, "encoder_attention_mask": mask}
+        return {"encoder_hidden_states": self.token_norm(tokens), "encoder_attention_mask": mask}
 
     def forward(
         self,
@@ -167,11 +200,12 @@ class VideoCaptioner(PreTrainedModel):
         return self.decoder(input_ids, attention_mask=attention_mask, labels=labels, **self.memory(videos))
 
 
-def _rows(video: VideoTokens, sees: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rows(video: VideoTokens, config: VideoCaptionerConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     features, places, tracks = video.rows()
+    places = (places - np.array(config.place_mean, np.float32)) / np.array(config.place_std, np.float32)
     kinds = np.where(tracks, _TRACK, _FRAME)
     chosen = {"both": kinds > _NULL, "frames": kinds == _FRAME, "tracks": kinds == _TRACK, "nothing": kinds < _NULL}[
-        sees
+        config.sees
     ]
     empty = np.zeros((1, features.shape[1]), np.float32), np.zeros((1, len(PLACES)), np.float32), np.array([_NULL])
     parts = (features[chosen], places[chosen], kinds[chosen])
@@ -239,5 +273,5 @@ def answer(
             max_length=tokenizer.model_max_length,
             do_sample=False,
         )
-        found += tokenizer.decode(words[:, texts["input_ids"].shape[1] :], skip_special_tokens=True)
+        found += tokenizer.batch_decode(words[:, texts["input_ids"].shape[1] :], skip_special_tokens=True)
     return found

@@ -79,7 +79,7 @@ def read_pairs(path: str | os.PathLike) -> list[SaidVideo]:
 
 
 def split_pairs(videos: list[SaidVideo], dev_fraction: float) -> tuple[list[SaidVideo], list[SaidVideo]]:
-    """Videos to learn from and videos to choose the epoch by.
+    """Videos to learn from and videos to choose the step by.
 
     Where no video is marked as the latter, some are set aside by their names: at least one.
 

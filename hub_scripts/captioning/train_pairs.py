@@ -46,22 +46,23 @@ def train_on_pairs(settings: TrainConfig) -> Path:
     )
     tokenizer = make_tokenizer(text for video in train for pair in video.said for text in pair)
     torch.manual_seed(settings.seed)
-    config = VideoCaptionerConfig.for_tokenizer(
+    config = VideoCaptionerConfig.for_data(
         tokenizer,
+        [video.tokens for video in train],
         captions.hidden_size,
         captions.layers,
-        video_size=model.config.hidden_size,
+        token_dropout=captions.token_dropout,
         sees=captions.sees,
         kinetrack_model=_stable_name(settings.model.checkpoint),
     )
     captioner = VideoCaptioner(config)
-    with tqdm(total=captions.epochs, desc="training", unit="epoch", disable=None) as bar:
+    with tqdm(total=captions.steps, desc="training", unit="step", disable=None) as bar:
 
-        def on_epoch(record: dict) -> None:
+        def on_evaluation(record: dict) -> None:
             bar.set_postfix_str(f"loss {record['loss']:.3f}, dev {record['dev_loss']:.3f}")
-            bar.update()
+            bar.update(record["step"] - bar.n)
 
-        chosen = train_captioner(captioner, tokenizer, train, dev, captions, settings.seed, on_epoch)
+        chosen = train_captioner(captioner, tokenizer, train, dev, captions, settings.seed, on_evaluation)
     output.mkdir(parents=True, exist_ok=True)
     write_json_atomically(output / "settings.json", settings.to_dict() | {"chosen": chosen}, default=str)
 

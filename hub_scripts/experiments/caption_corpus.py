@@ -25,7 +25,7 @@ RATE = 12.5  # frames a second, kinetrack-nano's own
 MOVED = 0.05  # of the frame's width: who moves less stays where they are
 WINDOW = 16  # frames of a street
 STRETCH = 100  # frames of a sequence that intervals draw together
-PARTS_OF_A_WINDOW = {"train": 6, "dev": 4, "val": 2}
+PARTS_OF_A_WINDOW = {"train": 3, "dev": 4, "val": 2}
 
 VERBS = {
     "brush_hair": "brushes hair",

@@ -69,14 +69,14 @@ def figures(results: Results, variants: Sequence[str]) -> list[Table]:
         [
             name,
             f"{results.values(name, 'parameters')[0]:.0f}",
-            spread(results.values(name, "epoch"), 0),
+            spread(results.values(name, "step"), 0),
             spread(results.values(name, "dev_loss"), 3),
             spread(results.values(name, "val_loss"), 3),
         ]
         for name in names
         if "val_loss" in results.measures(name)[0]
     ]
-    header = ["", "parameters", "epoch", "nats a word on dev", "on val"]
+    header = ["", "parameters", "step", "nats a word on dev", "on val"]
     return [*tables, Table("The decoders.", header, rows)] if rows else tables
 
 
@@ -178,7 +178,7 @@ def _scope(results: Results) -> str:
         "tokens was trained with the labels and tracks of the very training videos (not of dev and val): there its "
         f"action head alone is right about {data['verbs_right_by_rule_in_training']} of what people do, so the decoder "
         f"learns from surer tokens than it is asked about. Streets of `val` are {data['val_stretches_of_streets']} "
-        f"stretches of two sequences, and those of dev, by which epochs are chosen, of two others. {seeds} seeds."
+        f"stretches of two sequences, and those of dev, by which steps are chosen, of two others. {seeds} seeds."
     )
 
 

@@ -39,14 +39,15 @@ def kinds_of(questions: dict) -> tuple[str, ...]:
 
 
 def majority_answers(train: Sequence[Scene], scenes: Sequence[Scene]) -> Answers:
-    """The commonest answer to every question in training, and the sentence that says the same."""
+    """The commonest answer to every question in training, none to what was never asked, and the sentence of these."""
     counts: dict[str, Counter] = {}
     for scene in train:
         for question, answer in scene.answers.items():
             counts.setdefault(question, Counter())[answer] += 1
+    commonest = {question: counter.most_common(1)[0][0] for question, counter in counts.items()}
     found = []
     for scene in scenes:
-        answers = {question: counts[question].most_common(1)[0][0] for question in scene.answers if question}
+        answers = {question: commonest.get(question, "") for question in scene.answers if question}
         found.append(answers | {CAPTION: compose(answers)})
     return found
 

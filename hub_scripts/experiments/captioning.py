@@ -54,12 +54,12 @@ class Captioning(Experiment):
             "moved": f"{MOVED:.0%} of the frame's width",
             "decoder": "GPT2LMHeadModel with cross-attention, random weights",
             **{name: value for name, value in asdict(self._settings(quick)).items() if name not in ("pairs", "sees")},
-            "epoch_chosen_by": "lowest loss on dev",
+            "step_chosen_by": "lowest loss on dev",
         }
 
     @staticmethod
     def _settings(quick: bool) -> CaptionSettings:
-        return CaptionSettings(epochs=2, hidden_size=16, layers=1) if quick else CaptionSettings()
+        return CaptionSettings(steps=4, evaluate_every=2, hidden_size=16, layers=1) if quick else CaptionSettings()
 
     def prepare(self, inputs: Inputs) -> dict:
         """See `Experiment.prepare`."""
@@ -112,11 +112,13 @@ class Captioning(Experiment):
             return score_answers(val, answers)
         settings = self._settings(self._quick)
         torch.manual_seed(seed)
-        config = VideoCaptionerConfig.for_tokenizer(
+        seen = [video.tokens for video in self._videos["train"]]
+        config = VideoCaptionerConfig.for_data(
             self._tokenizer,
+            seen,
             settings.hidden_size,
             settings.layers,
-            video_size=self._videos["val"][0].tokens.frames.shape[1],
+            token_dropout=settings.token_dropout,
             sees=_SEES[variant],
         )
         model = VideoCaptioner(config)

@@ -23,7 +23,7 @@ from kinetrack.processing.loading import load_model
 from typer.testing import CliRunner
 
 DOES, WHERE = "what does it do?", "where is it?"
-SETTINGS = CaptionSettings(epochs=8, batch_size=16, learning_rate=1e-2)
+SETTINGS = CaptionSettings(steps=150, batch_size=16, texts=3, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,8 @@ def tokenizer():
 
 def build(tokenizer, **options) -> VideoCaptioner:
     torch.manual_seed(0)
-    return VideoCaptioner(VideoCaptionerConfig.for_tokenizer(tokenizer, 32, 1, video_size=6, **options)).eval()
+    videos = [made_up(n).tokens for n in range(20)]
+    return VideoCaptioner(VideoCaptionerConfig.for_data(tokenizer, videos, 32, 1, **options)).eval()
 
 
 def test_padding_changes_nothing(tokenizer):
@@ -170,7 +171,7 @@ def test_a_captioner_is_saved_and_loaded_as_it_is(tokenizer, tmp_path):
 
 def test_a_wrong_choice_of_tokens_is_told(tokenizer):
     with pytest.raises(ValueError, match="`sees` must be one of"):
-        VideoCaptionerConfig.for_tokenizer(tokenizer, sees="everything")
+        VideoCaptionerConfig.for_data(tokenizer, [made_up(0).tokens], sees="everything")
 
 
 def test_words_that_were_not_learned_and_texts_that_are_too_long_are_told(tokenizer):
@@ -227,7 +228,7 @@ def run(*arguments):
 
 
 def test_the_same_train_command_takes_pairs_and_caption_uses_them(pairs_file, model_folder, tmp_path):
-    settings = [f"captions={pairs_file}", f"output={tmp_path / 'out'}", "captions.epochs=2", "captions.hidden_size=16"]
+    settings = [f"captions={pairs_file}", f"output={tmp_path / 'out'}", "captions.steps=4", "captions.hidden_size=16"]
     trained = run("train", f"model={model_folder}", *settings, f"data.cache={tmp_path / 'cache'}")
     assert trained.exit_code == 0, trained.output + str(trained.exception)
     folder = tmp_path / "out" / "model"
