@@ -105,6 +105,7 @@ class CaptionSettings:
         evaluate_every: steps between looks at the dev videos; the best of what was seen there is kept.
         learning_rate: the highest, after a warm-up of as many steps; a cosine brings it to zero.
         weight_decay: of AdamW.
+        label_smoothing: of the words, since tokens of videos that the model was trained on are surer than others.
     """
 
     pairs: str | None = None
@@ -112,12 +113,13 @@ class CaptionSettings:
     hidden_size: int = 96
     layers: int = 2
     token_dropout: float = 0.3
-    steps: int = 300
+    steps: int = 200
     batch_size: int = 32
     texts: int = 2
-    evaluate_every: int = 30
-    learning_rate: float = 1e-3
+    evaluate_every: int = 40
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
+    label_smoothing: float = 0.1
 
 
 @dataclass

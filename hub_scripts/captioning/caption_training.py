@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..train_config import CaptionSettings
 from ..train_optimizer import warmup_cosine
@@ -62,7 +63,10 @@ def train_captioner(
     batches = _batches(train, settings, np.random.default_rng(seed))
     for step, (videos, said) in zip(range(1, settings.steps + 1), batches, strict=False):
         model.train()
-        loss = model(videos, **_placed(encode_texts(tokenizer, said), model.device)).loss
+        texts = _placed(encode_texts(tokenizer, said), model.device)
+        labels = texts.pop("labels")[:, 1:]  # (B, L - 1)
+        logits = model(videos, **texts).logits[:, :-1]  # (B, L - 1, words)
+        loss = F.cross_entropy(logits.transpose(1, 2), labels, label_smoothing=settings.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"Step {step}: the loss is not finite. Lower captions.learning_rate.")
         optimizer.zero_grad()

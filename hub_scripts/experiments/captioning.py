@@ -154,7 +154,7 @@ class Captioning(Experiment):
                 image = Image.fromarray(np.ascontiguousarray(frames[len(frames) // 2]))
                 image.thumbnail((360, 150))
                 file = io.BytesIO()
-                image.save(file, "JPEG", quality=80)
+                image.save(file, "JPEG", quality=70)
                 shown.append(
                     {
                         "jpeg": base64.b64encode(file.getvalue()).decode(),
