@@ -163,14 +163,15 @@ class Backbone(Experiment):
     def conclude(self, results: Results) -> list[str]:
         """See `Experiment.conclude`."""
         seeds = [len(results.measures(name)) for name in _learned_in(results)] or [0]
+        count = str(seeds[0]) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         said = (
             _cost_text(results),
             _accuracy_text(results),
             "**Not shown.** Without weights nothing can be said of what ResNets, MobileNetV3 or ConvNeXt-V2 see: they "
             "are compared by cost alone. Only EfficientNet-Lite0 has been trained to track (kinetrack-nano, whose HOTA "
             "is in `sequence-length-tracking`), so no HOTA is compared. Lite1 and Lite2 were made for larger inputs "
-            f"than {results.protocol['input'].split(',')[0]}. {' to '.join(dict.fromkeys(map(str, (min(seeds), max(seeds)))))} seed(s) an encoder"
-            f"{'; with one, intervals are over films alone' if min(seeds) == 1 else ''}; "
+            f"than {results.protocol['input'].split(',')[0]}. {count} seed(s) an "
+            f"encoder{'; with one, intervals are over films alone' if min(seeds) == 1 else ''}; "
             f"{results.data['val_clips']} clips of {results.data['val_films']} films; features were frozen. Times are "
             "PyTorch's on one processor; other machines and runtimes put encoders in another order.",
         )
