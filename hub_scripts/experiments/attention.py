@@ -6,7 +6,7 @@ import numpy as np
 
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
-from .joint_report import SCORES, action_gap, judge, one_seed, scope, score_gap, score_table
+from .joint_report import SCORES, action_gap, judge, scope, score_gap, score_table, seed_note
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_difference, simultaneous_level
 
@@ -116,7 +116,7 @@ class Attention(JointExperiment):
                 if score in ("top-1", "HOTA")
             )
             + "".join(f"; {_WAYS[name]} α looks {_direction(gap)}" for name, gap in where.items())
-            + (" (one seed)" if one_seed(results) else ""),
+            + seed_note(results),
         )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:

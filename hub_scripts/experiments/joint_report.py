@@ -8,6 +8,7 @@ from .experiment import Results, Table, spread
 from .statistics import Interval, bootstrap_difference, bootstrap_mean
 
 ALONE = {"actions": "actions", "tracking": "tracking"}  # by task, the variant that learns nothing else
+LEAST_SEEDS = 3  # from which on a difference between trainings can count as shown
 SCORES = ("HOTA", "IDF1")  # of tracking, which differences are drawn of
 
 
@@ -59,12 +60,19 @@ def score_table(results: Results, names: Iterable[str]) -> Table:
     )
 
 
-def one_seed(results: Results, *names: str) -> bool:
-    """Whether any of some variants (of all by default) was trained once alone.
+def few_seeds(results: Results, *names: str) -> bool:
+    """Whether any of some variants (of all by default) has fewer seeds than `LEAST_SEEDS`.
 
-    The interval of a difference then knows no other training than these, so that nothing is shown of training.
+    The interval of a difference then hardly knows other trainings than these, so that nothing is shown of training.
     """
-    return min(len(results.measures(name)) for name in names or results.variants()) == 1
+    return min(len(results.measures(name)) for name in names or results.variants()) < LEAST_SEEDS
+
+
+def seed_note(results: Results) -> str:
+    """For a verdict, where some variant has few."""
+    counts = sorted({len(results.measures(name)) for name in results.variants()})
+    said = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f" ({said} seed{'' if said == '1' else 's'})" if few_seeds(results) else ""
 
 
 def judge(results: Results, gap: Interval, first: str, second: str, better: str, worse: str) -> str:
@@ -72,7 +80,7 @@ def judge(results: Results, gap: Interval, first: str, second: str, better: str,
     if not gap.excludes_zero:
         return "not shown to differ"
     word = better if gap.mean > 0 else worse
-    return f"{word} in these two trainings, not shown of others" if one_seed(results, first, second) else word
+    return f"{word} in these trainings, too few to show it" if few_seeds(results, first, second) else word
 
 
 def scope(results: Results, gaps: Iterable[Interval]) -> str:
@@ -89,9 +97,9 @@ def scope(results: Results, gaps: Iterable[Interval]) -> str:
         f"{'' if counts == '1' else 's'} a variant; the widest interval would not show a difference below {wide:.0f} "
         "points. "
         + (
-            "Where a variant has one seed, intervals speak of that very training: other first weights and another "
-            "order of batches may change more than they say, so no difference counts as shown there. "
-            if one_seed(results)
+            f"With fewer than {LEAST_SEEDS} seeds a variant, intervals speak of these very trainings: other first "
+            "weights and another order of batches may change more than they say, so no difference counts as shown. "
+            if few_seeds(results)
             else ""
         )
         + "Longer trainings, larger models or other data may differ."

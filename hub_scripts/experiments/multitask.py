@@ -7,7 +7,7 @@ import numpy as np
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
 from .joint_model import SHARED, time_frames
-from .joint_report import ALONE, SCORES, action_gap, judge, one_seed, scope, score_gap, score_table
+from .joint_report import ALONE, SCORES, action_gap, few_seeds, judge, scope, score_gap, score_table, seed_note
 from .joint_training import TASKS
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_mean, simultaneous_level
@@ -179,14 +179,14 @@ def _said(results: Results, name: str, score: str, gap: Interval) -> str:
 
 
 def _verdict(results: Results, gaps: dict[tuple[str, str], Interval]) -> str:
-    """By rule: what the intervals that exclude zero say, where there is more than one training to say it of."""
+    """By rule: what the intervals that exclude zero say, where there are enough trainings to say it of."""
     signs = {
         np.sign(gap.mean)
         for (name, score), gap in gaps.items()
-        if gap.excludes_zero and not one_seed(results, name, ALONE["actions" if score == "top-1" else "tracking"])
+        if gap.excludes_zero and not few_seeds(results, name, ALONE["actions" if score == "top-1" else "tracking"])
     }
     if not signs:
-        return "neither positive transfer nor interference was shown" + (" (one seed)" if one_seed(results) else "")
+        return "neither positive transfer nor interference was shown" + seed_note(results)
     if signs == {1.0}:
         return "positive transfer"
     return "interference" if signs == {-1.0} else "positive transfer in one measure, interference in another"
@@ -220,7 +220,7 @@ def _cosine_text(results: Results) -> str:
             series = _cosines(results, name, "across", part)
             gap = bootstrap_mean(series, level=level, scale=1)
             shown = ("agree" if gap.mean > 0 else "conflict") if gap.excludes_zero else "not shown to be other than 0"
-            shown += " in this training" if gap.excludes_zero and one_seed(results, name) else ""
+            shown += " in these trainings" if gap.excludes_zero and few_seeds(results, name) else ""
             said.append(f"{part} with {JOINT[name]} weights {gap.brief(3)}, {shown}")
             low += [abs(gap.mean) < abs(_cosines(results, name, pair, part).mean()) for pair in ("actions", "tracking")]
     same = [_cosines(results, joint[0], pair, part).mean() for pair in ("actions", "tracking") for part in SHARED]
