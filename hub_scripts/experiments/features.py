@@ -7,6 +7,7 @@ and 32 of every frame are kept in half precision: about 75 KB a frame of 224x224
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,19 @@ class FrozenEncoder:
         return tuple(maps.half().contiguous().numpy() for maps in self.network(images))
 
 
+def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
+    """By clip, which film it was cut from, as far as file names tell."""
+    keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
+    group = group_sources(set(keys.values()))
+    return {name: group[key] for name, key in keys.items()}
+
+
+def neighbour_names(sources: Sequence[ClipSource]) -> dict[str, str]:
+    """By clip, its class and which five neighbours in number it is one of, where names say no more than a number."""
+    numbers = {source.name: int(re.sub(r"\D", "", Path(source.name).stem) or 0) for source in sources}
+    return {source.name: f"{Path(source.name).parent.name} {numbers[source.name] // 5}" for source in sources}
+
+
 @dataclass(frozen=True)
 class LabelledSet:
     """A set of clips, each with one label.
@@ -106,6 +120,7 @@ class LabelledSet:
         about: for a report.
         labels: how many there are, given the data root.
         label: the label of one clip.
+        films: by name, which film each clip is from, or what stands for films.
     """
 
     name: str
@@ -113,6 +128,7 @@ class LabelledSet:
     about: str
     labels: Callable[[Path], int]
     label: Callable[[ClipSource], int]
+    films: Callable[[Sequence[ClipSource]], dict[str, str]]
 
 
 JHMDB = LabelledSet(
@@ -121,13 +137,15 @@ JHMDB = LabelledSet(
     "JHMDB split 1, training half, by the committed lists",
     lambda root: len(action_names(root)),
     lambda source: source.label,
+    film_names,
 )
 FIGHTS = LabelledSet(
     "fights",
     FIGHT_SET,
-    "surveillance clips, fight or not, by the committed lists",
+    "surveillance clips, fight or not, by the committed lists; films: five neighbours in number, which share a camera",
     lambda root: len(FIGHT_GROUP),
     lambda source: source.group_labels["fight"],
+    neighbour_names,
 )
 
 
@@ -161,7 +179,7 @@ def read_clips(
         raise ValueError(
             f"No clip of the {part} list lies below {root}. Expected actions/{labelled.folder}/train/CLASS/*.mp4."
         )
-    films = film_names(sources)
+    films = labelled.films(sources)
     folder = Path(cache) / (encoder.key if count is None else f"{encoder.key}-{count}-frames")
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(sources, desc=f"features of {part}", unit="clip", disable=None, leave=False)
@@ -196,13 +214,6 @@ def _read_clip(
         factor = np.array(encoder.size[::-1] * 2, np.float32) / sides
         actor = source.actor[frames] * factor
     return ClipFeatures(source.name, film, label, middle, coarse, actor)
-
-
-def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
-    """By clip, which film it was cut from, as far as file names tell."""
-    keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
-    group = group_sources(set(keys.values()))
-    return {name: group[key] for name, key in keys.items()}
 
 
 def _first_of_each_class(sources: Sequence[ClipSource], labelled: LabelledSet, limit: int) -> list[ClipSource]:

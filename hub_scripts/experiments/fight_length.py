@@ -12,7 +12,7 @@ class FightLength(SequenceLength):
     name = "sequence-length-fights"
     question = (
         "`sequence-length` on clips that last longer: is it a fight or not, from T = 8, 16 and 32 frames spread over a "
-        "clip, and from all of its frames?"
+        "clip, and from all of its frames? (Five neighbours in number, which share a camera, count as one film.)"
     )
     variants = {
         name: Variant(SequenceLength.variants[name].about, minutes)

@@ -191,7 +191,7 @@ class SequenceLength(Experiment):
 
 
 _CAPTIONS = {
-    draw_accuracy: "Top-1 on clips by what an answer costs (95 % intervals, dots are seeds)",
+    draw_accuracy: "Top-1 on clips by frames, or by what an answer costs (95 % intervals, dots are seeds)",
     draw_streams: "frame accuracy on one stream of joined clips by how far β looks back",
     draw_costs: "speed and memory by T",
 }

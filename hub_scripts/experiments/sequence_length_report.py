@@ -186,7 +186,7 @@ def scope_text(results: Results) -> str:
     count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     films_alone = "; with one seed, intervals are over films alone" if seeds[0] == 1 else ""
     text = (
-        "**Not shown.** The encoder was frozen and sees frames one by one, and these clips can be told by looks (see "
+        "**Not shown.** The encoder was frozen and sees frames one by one, and JHMDB's clips can be told by looks (see "
         f"`temporal-module`). {results.data['val_clips']} clips of {results.data['val_films']} films and {count} "
         f"seed(s) a length{films_alone}. They have {results.data['val_frames']}: where T is more, frames come twice"
     )

@@ -1,6 +1,7 @@
 """Streams of joined clips are answered as frame by frame; findings follow the numbers; the commands run to the end."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from kinetrack.hub_scripts.cli import app
 from kinetrack.hub_scripts.experiments.clip_training import ClipSet, all_frames, classify, middle_frames
 from kinetrack.hub_scripts.experiments.experiment import Results
-from kinetrack.hub_scripts.experiments.features import ClipFeatures
+from kinetrack.hub_scripts.experiments.features import FIGHTS, ClipFeatures
 from kinetrack.hub_scripts.experiments.fight_length import FightLength
 from kinetrack.hub_scripts.experiments.frame_streams import (
     ClipStream,
@@ -151,6 +152,13 @@ def test_costs_of_clips_and_streams_have_the_same_reach(clips_root, tmp_path, mo
     assert result.exit_code == 0, result.output
     assert asked == [(8, (64, 64), 8)]
     assert "**Cost.**" in (tmp_path / "README.md").read_text()
+
+
+def test_fights_that_are_neighbours_in_number_count_as_one_film():
+    names = [f"actions/surveillance_fight/train/{name}" for name in ("fight/fi003.mp4", "fight/fi005.mp4")]
+    names.append("actions/surveillance_fight/train/noFight/nofi004.mp4")
+    films = FIGHTS.films([SimpleNamespace(name=name) for name in names])
+    assert list(films.values()) == ["fight 0", "fight 1", "noFight 0"]
 
 
 def test_fights_are_a_subset_of_the_lengths():
