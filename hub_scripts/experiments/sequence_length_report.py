@@ -206,7 +206,7 @@ def draw_accuracy(axes: Axes, results: Results) -> None:
         frames = average if name == TRUE else float(name)
         place = frames * costs[name if name in costs else "32"]["clip"]["milliseconds"] if costs else frames
         interval, seeds = results.accuracy(name, "hits", "spread"), 100 * results.hits(name, "hits", "spread").mean(1)
-        draw_point(axes, place, seeds, interval, named(name), left=name == "32")
+        draw_point(axes, place, seeds, interval, named(name), left=name == "32" and bool(costs))
     axes.set(title="Top-1 on clips, %", ylim=(0, None), xlim=(0, 1.2 * axes.get_xlim()[1]))
     axes.set_xlabel("processor time of an answer, ms" if costs else "frames")
     axes.grid(axis="y", color="0.9")
