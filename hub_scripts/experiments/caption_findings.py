@@ -162,8 +162,8 @@ def _rules(results: Results) -> str:
         said.append(f"{ASKED[slot]} {share.mean:.1f} % (the decoder: {_verdict(gap)} {gap.brief()})")
     return (
         "**Without a decoder.** The same tokens read by rule, the action head on the surest track of a side and where "
-        f"tracks went, are right about {'; '.join(said)}. Rules are a yardstick, not a bound: where they are better, the "
-        "tokens hold more than the decoder learned to say."
+        f"tracks went, are right about {'; '.join(said)}. Rules are a yardstick, not a bound: where they are better, "
+        "the tokens hold more than the decoder learned to say."
     )
 
 
