@@ -429,13 +429,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         batch, length, _, height, width = shape
         overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width, base.last_hidden_state.device)
         cell_mask = (overlap > 0).to(base.last_hidden_state.dtype).repeat_interleave(length, dim=0)
-        maps = in_pieces(
-            self.tracking_head,
-            base.pyramid_features.flatten(0, 1),
-            base.last_hidden_state.flatten(0, 1),
-            base.spatial_attention.flatten(0, 1),
-            cell_mask,
-        )
+        frames = (base.pyramid_features, base.last_hidden_state, base.spatial_attention)  # (B, T, ...)
+        maps = in_pieces(self.tracking_head, *(tensor.flatten(0, 1) for tensor in frames), cell_mask)
         return tuple(tensor.unflatten(0, (batch, length)) for tensor in maps)
 
     def initial_state(self, batch: int, height: int, width: int) -> KineTrackState:

@@ -1,13 +1,7 @@
-"""What `captioning` found, from its measures alone: tables, sentences by rule, pictures."""
+"""What `captioning` found, from its measures alone: tables, sentences by rule, a picture."""
 
-import base64
-import io
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from .caption_corpus import CAPTION, DOES, GOES, HOW_MANY, MOST
 from .experiment import Plot, Results, Summary, Table, spread
@@ -225,45 +219,21 @@ def draw_accuracy(results: Results, folder: Path) -> list[Plot]:
     return [Plot("answers.png", "Answers to questions about `val`, by what the decoder sees and without a decoder.")]
 
 
-def draw_scenes(results: Results, folder: Path) -> list[Plot]:
-    """A few scenes with what was said of them."""
-    measures = results.measures(FULL)[0] if FULL in results.variants() else {}
-    scenes = measures.get("shown", [])
-    if not scenes:
-        return []
-    rows = -(-len(scenes) // 2)
-    figure, axes = new_figure(9, 2.75 * rows, columns=2, rows=rows)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, scene in zip(axes.flat, scenes, strict=False):
-        axis.imshow(np.asarray(Image.open(io.BytesIO(base64.b64decode(scene["jpeg"])))))
-        axis.set_anchor("S")
-        height = 0.0
-        for text, color in _spoken(scene):
-            lines = textwrap.wrap(text, 66)
-            place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "top"}
-            axis.annotate("\n".join(lines), (0, 0), (0, -4 - height), color=color, fontsize=8, **place)
-            height += 11.5 * len(lines)
-    save_figure(figure, folder / "scenes.jpg")
-    return [
-        Plot(
-            "scenes.jpg",
-            "Scenes of `val`, evenly spaced and not picked; the decoder with all tokens, seed 0. Black: what is true. "
-            "Green and red: what it said, right and wrong.",
-        )
-    ]
+def scene_table(results: Results) -> list[Table]:
+    """A few scenes in words: their frames may not be passed on."""
+    scenes = (results.measures(FULL)[0] if FULL in results.variants() else {}).get("shown", [])
+    rows = [[scene["truth"][CAPTION], *_marked(scene)] for scene in scenes]
+    caption = (
+        "Scenes of `val`, evenly spaced and not picked, as the decoder with all tokens and seed 0 tells them "
+        "(✓: right, ✗: wrong)."
+    )
+    return [Table(caption, ["what is true", "its sentence", "two of its answers"], rows)] if rows else []
 
 
-def _spoken(scene: dict) -> list[tuple[str, str]]:
-    """Lines below a scene with their colours."""
+def _marked(scene: dict) -> list[str]:
+    """The sentence and two answers, each with whether it is right."""
     truth, said = scene["truth"], scene["said"]
-    question = HOW_MANY if HOW_MANY in truth else DOES.format("left")
-    other = MOST if HOW_MANY in truth else GOES.format("right")
-    lines = [(truth[CAPTION], "black"), (said[CAPTION], _color(said, truth, CAPTION))]
-    for asked in (question, other):
-        lines.append((f"{asked} – {said[asked]}", _color(said, truth, asked)))
-    return lines
-
-
-def _color(said: dict, truth: dict, question: str) -> str:
-    return "tab:green" if said[question] == truth[question] else "tab:red"
+    questions = (HOW_MANY, MOST) if HOW_MANY in truth else (DOES.format("left"), GOES.format("right"))
+    marks = {question: "✓" if said[question] == truth[question] else "✗" for question in (CAPTION, *questions)}
+    answers = [f"{question} – {said[question]} {marks[question]}" for question in questions]
+    return [f"{said[CAPTION]} {marks[CAPTION]}", "; ".join(answers)]

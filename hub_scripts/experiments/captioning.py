@@ -1,14 +1,11 @@
 """Can a small text decoder say what KineTrack's tokens of frames and tracks hold? The paper's future work, in small."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ...processing.loading import load_model
@@ -17,12 +14,12 @@ from ..captioning.captioner import VideoCaptioner, VideoCaptionerConfig, answer,
 from ..captioning.video_tokens import TokenCache, TokenSession, VideoTokens
 from ..train_config import CaptionSettings
 from .caption_corpus import CAPTION, HOW_MANY, MOVED, RATE, WINDOW, Scene, read_scenes
-from .caption_findings import BLIND, FULL, draw_accuracy, draw_scenes, figures, findings, in_a_line
+from .caption_findings import BLIND, FULL, draw_accuracy, figures, findings, in_a_line, scene_table
 from .caption_scores import majority_answers, rule_answers, score_answers, unit_films
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
 
 _SEES = {BLIND: "nothing", "frames": "frames", "tracks": "tracks", FULL: "both"}
-_SHOWN = (4, 2)  # pairs and streets in the picture, evenly spaced over val
+_SHOWN = (4, 2)  # pairs and streets in the report, evenly spaced over val
 
 
 class Captioning(Experiment):
@@ -144,29 +141,18 @@ class Captioning(Experiment):
 
     @staticmethod
     def _shown(scenes: Sequence[Scene], answers: Sequence[dict[str, str]]) -> list[dict]:
-        """A few scenes for the picture, evenly spaced and not picked: middle frame, what is true, what was said."""
+        """A few scenes for the report, evenly spaced and not picked: what is true and what was said."""
         shown = []
         for is_street, count in zip((False, True), _SHOWN, strict=True):
             numbers = [number for number, scene in enumerate(scenes) if (HOW_MANY in scene.answers) == is_street]
             places = (np.arange(min(count, len(numbers))) + 0.5) * len(numbers) / max(min(count, len(numbers)), 1)
             for number in (numbers[int(place)] for place in places):
-                frames = [frame.image for frame in scenes[number].frames()]
-                image = Image.fromarray(np.ascontiguousarray(frames[len(frames) // 2]))
-                image.thumbnail((360, 150))
-                file = io.BytesIO()
-                image.save(file, "JPEG", quality=70)
-                shown.append(
-                    {
-                        "jpeg": base64.b64encode(file.getvalue()).decode(),
-                        "truth": scenes[number].answers,
-                        "said": answers[number],
-                    }
-                )
+                shown.append({"truth": scenes[number].answers, "said": answers[number]})
         return shown
 
     def tables(self, results: Results) -> list[Table]:
         """See `Experiment.tables`."""
-        return figures(results, self.variants)
+        return [*figures(results, self.variants), *scene_table(results)]
 
     def conclude(self, results: Results) -> list[str]:
         """See `Experiment.conclude`."""
@@ -178,4 +164,4 @@ class Captioning(Experiment):
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """See `Experiment.draw`."""
-        return [*draw_accuracy(results, folder), *draw_scenes(results, folder)]
+        return draw_accuracy(results, folder)

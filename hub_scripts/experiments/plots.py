@@ -23,10 +23,9 @@ def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **o
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a file whole or not at all: PNG, or JPEG for photographs, by its suffix."""
-    options = {"pil_kwargs": {"quality": 75}} if path.suffix == ".jpg" else {}
+    """Writes a PNG file whole or not at all."""
     with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=100, **options)
+        figure.savefig(partial, dpi=100)
 
 
 def draw_intervals(
