@@ -36,11 +36,12 @@ def plot_report(report: dict, path: Path) -> bool:
 
 
 def _draw_speed(axes, report) -> None:
-    rows = report["speed"]
-    names = [f"{row['backend']}\n{'×'.join(map(str, row['model_input']))}" for row in rows]
-    bars = axes.bar(names, [row["frames_per_second"] for row in rows], color="tab:blue")
-    axes.bar_label(bars, fmt="%.1f")
-    axes.set(title="From a file to tracks and actions", ylabel="frames a second")
+    rows = report["speed"][::-1]  # the first on top
+    names = [f"{row['backend']}, {'×'.join(map(str, row['model_input']))}" for row in rows]
+    bars = axes.barh(names, [row["frames_per_second"] for row in rows], color="tab:blue")
+    axes.bar_label(bars, fmt="%.1f", padding=2)
+    axes.margins(x=0.1)
+    axes.set(title="From a file to tracks and actions", xlabel="frames a second")
 
 
 def _draw_parts(axes, report) -> None:
@@ -76,7 +77,8 @@ def _draw_rivals(axes, report) -> None:
     values = [row["ms"].get("rival", row["ms"]["own input"])["p50"] / row["ms"]["KineTrack"]["p50"] for row in rows]
     names = [row["name"] + ("" if row["ratio"] else " (own input)") for row in rows]
     bars = axes.barh(names, values, color=["tab:green" if value > 1 else "tab:orange" for value in values])
-    axes.bar_label(bars, fmt="%.2f")
+    axes.bar_label(bars, fmt="%.2f", padding=2)
+    axes.margins(x=0.1)
     axes.axvline(1, color="0.3", linewidth=0.8)
     axes.set(title="Time of a clip over that of kinetrack-base", xlabel="16 frames of 224×224")
 

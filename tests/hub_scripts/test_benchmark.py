@@ -7,6 +7,7 @@ import torch
 from kinetrack.hub_scripts import benchmark, benchmark_speed, benchmark_table
 from kinetrack.hub_scripts.benchmark_recurrence import bytes_kept, make_inputs, measure_recurrence, unbind_loop
 from kinetrack.hub_scripts.benchmark_report import format_report
+from kinetrack.hub_scripts.benchmark_stack import measure_stack
 from kinetrack.hub_scripts.benchmark_videos import write_resized
 from kinetrack.hub_scripts.marked_text import replace_marked
 from kinetrack.modeling.propagation_kinetrack import gated_scan
@@ -77,6 +78,16 @@ def test_a_part_that_fails_does_not_lose_the_parts_before(tmp_path, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         benchmark.run_benchmark("any", parts=["recurrence", "association"], output=tmp_path, lengths=(1,))
     assert json.loads((tmp_path / "benchmark.json").read_text())["recurrence"][0]["frames"] == 1
+
+
+def test_a_tracker_of_parts_is_timed_beside_the_model():
+    pytest.importorskip("trackers")
+    found = measure_stack(seconds=0.0)
+    assert {name: row["model_input"] for name, row in found.items()} == {
+        "kinetrack-nano": [352, 640],
+        "RF-DETR + ByteTrack": [560, 560],
+    }
+    assert all(row["ms"]["p50"] > 0 for row in found.values())
 
 
 def test_readme_has_the_figures_of_the_shipped_benchmark():
