@@ -1,5 +1,6 @@
 """KineTrack beside what people use: in one run, in turns, on the same frames; and the ratios that are promised."""
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -83,14 +84,15 @@ def measure_scaling(preset: str, size: tuple[int, int], device: str = "cpu", sec
     return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio, "temporal_share": share}
 
 
-def measure_rival(name: str, device: str = "cpu", seconds: float = 20.0, size: int = 224) -> dict:
-    """`kinetrack-base` beside a rival, in turns: both on 16 frames of `size`², and the rival on its own input.
+def measure_rival(base, name: str, device: str = "cpu", seconds: float = 20.0, size: int = 224) -> dict:
+    """`base` (kinetrack-base) beside a rival, in turns: both on 16 frames of `size`², the rival on its own input too.
 
     Returns:
         `name`, `input`, `parameters` (millions), `ms` of both (and of the rival's own input), and `ratio`: how many
         times KineTrack is faster at `size`²; None for a rival that takes its own input alone.
     """
-    base, (make, (frames, height, width)) = make_preset("base").to(device), RIVALS[name]
+    gc.collect()  # what the rival before has left
+    make, (frames, height, width) = RIVALS[name]
     rival = make().eval().to(device)
     clip = torch.randn(1, FRAMES, 3, size, size, device=device)
     own = torch.randn(1, frames, 3, height, width, device=device)
@@ -173,7 +175,9 @@ def measure_comparisons(
     for name, measure in (("sharing", measure_sharing), ("step", measure_step), ("scaling", measure_scaling)):
         report[name] = in_steps(name, {preset: partial(measure, preset, size, device, seconds) for preset in presets})
     report["convgru"] = measure_convgru(device=device, seconds=seconds)
-    report["rivals"] = in_steps("rivals", {name: partial(measure_rival, name, device, seconds) for name in rivals})
+    base = make_preset("base").to(device)
+    steps = {name: partial(measure_rival, base, name, device, seconds) for name in rivals}
+    report["rivals"] = in_steps("rivals", steps)
     return report | {"promises": check_promises(report)}
 
 

@@ -9,23 +9,18 @@ from .benchmark_videos import EXAMPLE_VIDEO, write_resized
 MEMORY_SECONDS = (30, 180)
 MEMORY_SIZE = (1080, 1920)
 
-# Runs the command line and then reports its own peak. On Linux a child's `ru_maxrss` may be the parent's; VmHWM is not.
+# Runs the command line and then reports its own peak.
 _MEASURED_RUN = """
-import resource, sys
-from pathlib import Path
+import sys
 from kinetrack.hub_scripts.cli import main
+from kinetrack.hub_scripts.process_memory import peak_resident_mib
 sys.argv[0] = "kinetrack"
 try:
     main()
 except SystemExit as end:
     if end.code:
         raise
-status = Path("/proc/self/status")
-if status.exists():
-    peak = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-else:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-print("peak_kib", int(peak), flush=True)
+print("peak_mib", peak_resident_mib(), flush=True)
 """
 
 
@@ -52,6 +47,6 @@ def measure_memory(model: str, folder: Path, allow_untrained: bool = False) -> d
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
             raise RuntimeError(f"`kinetrack analyze` failed on {video.name}:\n{run.stderr[-2000:]}")
-        peaks[seconds] = int(run.stdout.rsplit("peak_kib", 1)[1]) / 1024
+        peaks[seconds] = float(run.stdout.rsplit("peak_mib", 1)[1])
         video.unlink()
     return {"peak_mib": peaks, "ratio": peaks[MEMORY_SECONDS[-1]] / peaks[MEMORY_SECONDS[0]]}

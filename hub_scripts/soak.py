@@ -26,6 +26,7 @@ import numpy as np
 
 from .atomic_files import write_json_atomically
 from .console import prepare_console
+from .process_memory import resident_mib
 
 EXAMPLE_VIDEO = Path(__file__).parent / "examples" / "pets2009.mp4"
 EXAMPLE_SIZE = (192, 256)  # height and width of the model input
@@ -127,16 +128,6 @@ class Watch:
             "checks": checks,
             "passed": all(checks.values()),
         }
-
-
-def resident_mib() -> float:
-    """Memory of this process that is in use now, MiB; its peak where the system does not tell."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def open_files() -> int:

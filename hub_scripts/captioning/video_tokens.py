@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...processing.graphs.graph_cache import weight_hash
 from ...processing.session_kinetrack import KineTrackSession
 from ..atomic_files import atomic_path
 
@@ -144,8 +145,5 @@ class TokenCache:
 
 def model_key(session: TokenSession) -> str:
     """Tells models and thresholds apart by all they are made of."""
-    key = hashlib.sha256(str(session.threshold).encode())
-    for name, tensor in sorted(session.model.state_dict().items()):
-        key.update(name.encode() + tensor.cpu().numpy().tobytes())
-    key.update(str(session.processor.to_dict()).encode())
-    return key.hexdigest()[:16]
+    parts = (weight_hash(session.model), session.threshold, session.processor.to_dict())
+    return hashlib.sha256(str(parts).encode()).hexdigest()[:16]

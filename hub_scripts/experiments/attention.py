@@ -6,7 +6,7 @@ import numpy as np
 
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
-from .joint_report import SCORES, action_gap, judge, scope, score_gap, score_table, seed_note
+from .joint_report import SCORES, action_gap, gap_between, judge, scope, score_table, seed_note
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_difference, simultaneous_level
 
@@ -194,12 +194,7 @@ def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
         return {}
     wanted = [(name, score) for name in names if name != REFERENCE for score in ("top-1", *SCORES)]
     level = simultaneous_level(len(wanted))
-    return {
-        (name, score): action_gap(results, REFERENCE, name, level)
-        if score == "top-1"
-        else score_gap(results, REFERENCE, name, score, level)
-        for name, score in wanted
-    }
+    return {(name, score): gap_between(results, REFERENCE, name, score, level) for name, score in wanted}
 
 
 def _claim_text(results: Results) -> str:

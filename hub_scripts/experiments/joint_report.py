@@ -17,6 +17,13 @@ def does(results: Results, name: str, task: str) -> bool:
     return task in results.measures(name)[0]
 
 
+def gap_between(results: Results, first: str, second: str, score: str, level: float) -> Interval:
+    """Points between two variants of "top-1" or of a tracking score."""
+    if score == "top-1":
+        return action_gap(results, first, second, level)
+    return score_gap(results, first, second, score, level)
+
+
 def action_gap(results: Results, first: str, second: str, level: float) -> Interval:
     """Points of top-1 on `val` between two variants, paired on films."""
     return results.difference((first, "actions", "hits"), (second, "actions", "hits"), level)

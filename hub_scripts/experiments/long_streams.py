@@ -4,7 +4,6 @@ The encoder sees each frame by itself, so a stream that shows the same frames ag
 the model's own forward pass with its own state, in chunks, which gives what single steps give.
 """
 
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as transforms
+
+from ..process_memory import peak_resident_mib
 
 
 class EncodedFrames(nn.Module):
@@ -106,7 +107,7 @@ def _chunks(
         spent = 1000 * (time.process_time() - begin) / count
         hidden = [layer.square().mean().sqrt().item() for layer in state.hidden]
         largest = [layer.abs().max().item() for layer in state.hidden]
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        memory = peak_resident_mib()
         scores[start : start + count] = state.scores[0, -count:]
         pooled[start : start + count] = state.features[0, -count:]
         yield hidden, largest, memory, spent

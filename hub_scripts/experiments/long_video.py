@@ -1,6 +1,5 @@
 """What an hour does: to the state, to the sharpness of beta, to memory, to answers, and to identities."""
 
-import resource
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ...processing.tracking_kinetrack import KineTracker
 from ..data.sources import ACTION_SET, action_sources
 from ..detection_cache import detect_sequence
 from ..evaluation_items import Sequence, read_sequence_info
+from ..process_memory import peak_resident_mib
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
 from .features import film_names
 from .long_streams import EncodedFrames, StreamTrace, attend, play, shapes_loop, sharpness
@@ -162,7 +162,7 @@ class LongVideo(Experiment):
             "new_identities": np.diff(minutes, prepend=0).tolist(),
             "milliseconds": spent,
             "alive": tracks,
-            "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "memory_mib": peak_resident_mib(),
         }
 
     def tables(self, results: Results) -> list[Table]:

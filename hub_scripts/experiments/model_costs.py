@@ -6,14 +6,13 @@ Each model is measured in a process of its own, since memory that an earlier one
 """
 
 import json
-import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 from ..benchmark_parts import make_preset, measure_form
+from ..process_memory import peak_resident_mib
 from .experiment import Results
 
 COSTS = "costs"  # the variant of an experiment that measures them
@@ -82,7 +81,7 @@ def _measure(length: int, size: list[int], overrides: dict) -> dict[str, dict[st
         "backbone_parameters": sum(value.numel() for value in model.kinetrack.encoder.backbone.parameters()),
         "state_kib": sum(value.numel() * value.element_size() for value in state.values()) / 1024,
     }
-    before, costs = _resident_mib(), {}
+    before, costs = peak_resident_mib(), {}
     for form, frames in (("step", 0), ("clip", length)):  # the peak only grows, so the smaller form comes first
         found = measure_form(model, frames, tuple(size), seconds=1.0)
         milliseconds = found["ms"]["cpu"] / max(1, frames)
@@ -90,18 +89,9 @@ def _measure(length: int, size: list[int], overrides: dict) -> dict[str, dict[st
             "gflops": found["gflops"] / max(1, frames),
             "milliseconds": milliseconds,
             "frames_per_second": 1000 / milliseconds,
-            "peak_mib": _resident_mib() - before,
+            "peak_mib": peak_resident_mib() - before,
         }
     return costs
-
-
-def _resident_mib() -> float:
-    """The most memory this process has had so far; a child's `ru_maxrss` may be its parent's on Linux, VmHWM is not."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
 from .joint_model import SHARED, time_frames
-from .joint_report import ALONE, SCORES, action_gap, few_seeds, judge, scope, score_gap, score_table, seed_note
+from .joint_report import ALONE, SCORES, few_seeds, gap_between, judge, scope, score_table, seed_note
 from .joint_training import TASKS
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_mean, simultaneous_level
@@ -161,21 +161,19 @@ def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
         for name in JOINT
         if name in names
         for score in ("top-1", *SCORES)
-        if (ALONE["actions"] if score == "top-1" else ALONE["tracking"]) in names
+        if ALONE[_task_of(score)] in names
     ]
     level = simultaneous_level(len(wanted))
-    return {
-        (name, score): action_gap(results, name, ALONE["actions"], level)
-        if score == "top-1"
-        else score_gap(results, name, ALONE["tracking"], score, level)
-        for name, score in wanted
-    }
+    return {(name, score): gap_between(results, name, ALONE[_task_of(score)], score, level) for name, score in wanted}
+
+
+def _task_of(score: str) -> str:
+    return "actions" if score == "top-1" else "tracking"
 
 
 def _said(results: Results, name: str, score: str, gap: Interval) -> str:
-    task = "actions" if score == "top-1" else "tracking"
-    judged = judge(results, gap, name, ALONE[task], "better", "worse")
-    return f"{score} of {task} with {JOINT[name]} weights {gap.brief()} points, {judged}"
+    judged = judge(results, gap, name, ALONE[_task_of(score)], "better", "worse")
+    return f"{score} of {_task_of(score)} with {JOINT[name]} weights {gap.brief()} points, {judged}"
 
 
 def _verdict(results: Results, gaps: dict[tuple[str, str], Interval]) -> str:
@@ -183,7 +181,7 @@ def _verdict(results: Results, gaps: dict[tuple[str, str], Interval]) -> str:
     signs = {
         np.sign(gap.mean)
         for (name, score), gap in gaps.items()
-        if gap.excludes_zero and not few_seeds(results, name, ALONE["actions" if score == "top-1" else "tracking"])
+        if gap.excludes_zero and not few_seeds(results, name, ALONE[_task_of(score)])
     }
     if not signs:
         return "neither positive transfer nor interference was shown" + seed_note(results)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...processing.graphs.graph_cache import weight_hash
 from ..ablation import ablated
 from ..atomic_files import write_json_atomically
 from ..detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections
@@ -87,9 +88,7 @@ def sharpness_of(beta: np.ndarray) -> tuple[float, float]:
 
 
 def _key(model, processor, sequences: list[Sequence], memory: bool, restart: int | None) -> str:
-    key = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        key.update(name.encode() + tensor.cpu().numpy().tobytes())
+    key = hashlib.sha256(weight_hash(model).encode())
     form = [processor.to_dict(), memory, *([] if restart is None else [restart])]
     key.update(json.dumps(form, sort_keys=True, default=str).encode())
     for sequence in sequences:
