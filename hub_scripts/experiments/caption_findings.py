@@ -202,7 +202,12 @@ def in_a_line(results: Results) -> Summary:
         return Summary(measured, "not shown that the decoder says more than it would without video")
     rest = [ASKED[slot] for slot in slots if slot not in shown]
     verdict = f"in templates, it can put into words {', '.join(ASKED[slot] for slot in shown)}"
-    return Summary(measured, verdict + (f"; not shown for {', '.join(rest)}" if rest else ""))
+    verdict += f"; not shown for {', '.join(rest)}" if rest else ""
+    ruled = _better(results, "answers", slots, [RULES]) if RULES in results.variants() else {}
+    behind = [ASKED[slot] for slot, [gap] in ruled.items() if gap.high < 0]
+    return Summary(
+        measured, verdict + (f"; rules on the same tokens are better at {', '.join(behind)}" if behind else "")
+    )
 
 
 def draw_accuracy(results: Results, folder: Path) -> list[Plot]:

@@ -120,7 +120,8 @@ class Identity(Experiment):
             self._causes_text(results),
             self._beta_text(results),
             "**Not shown.** Two sequences from two static cameras, one model and one training run: what a model "
-            "trained without these parts would do is another question. A cause is assigned by rule from boxes, which "
+            "trained without these parts would do is another question, and so is a tracker tuned without them, since "
+            "this one's settings were chosen on dev with both. A cause is assigned by rule from boxes, which "
             "say what was near a switch, not what made it.",
         ]
 

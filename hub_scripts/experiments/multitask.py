@@ -7,7 +7,17 @@ import numpy as np
 from .experiment import Plot, Results, Summary, Table, Variant, spread
 from .joint_cells import JointCell, JointExperiment
 from .joint_model import SHARED, time_frames
-from .joint_report import ALONE, SCORES, few_seeds, gap_between, judge, scope, score_table, seed_note
+from .joint_report import (
+    ALONE,
+    SCORES,
+    few_seeds,
+    gap_between,
+    judge,
+    scope,
+    score_table,
+    seed_note,
+    tracked_on,
+)
 from .joint_training import TASKS
 from .plots import draw_course, draw_differences, new_figure, save_figure
 from .statistics import Interval, bootstrap_mean, simultaneous_level
@@ -93,8 +103,8 @@ class Multitask(JointExperiment):
             f"**Each task.** Joint training less single, by {100 * next(iter(gaps.values())).level:.4g} % intervals "
             f"that hold together: {'; '.join(_said(results, *key, gap) for key, gap in gaps.items())}. "
             f"{_verdict(results, gaps).capitalize()}.",
-            *(text for text in (_cost_text(results), _cosine_text(results)) if text),
-            scope(results, gaps.values()),
+            *(text for text in (_weighing_text(results), _cost_text(results), _cosine_text(results)) if text),
+            scope(results, [*gaps.values(), *_weighing(results).values()]),
         ]
 
     def summarise(self, results: Results) -> Summary:
@@ -107,9 +117,17 @@ class Multitask(JointExperiment):
             for (name, score), gap in gaps.items()
             if score in ("top-1", "HOTA")
         ]
+        said += [
+            f"{score} {gap.brief()} with learned less with fixed weights"
+            for score, gap in _weighing(results).items()
+            if score in ("top-1", "HOTA")
+        ]
         saved = _savings(results, "milliseconds")
         cost = f"; one joint model takes {saved.mean():.0f} % less time a frame than two" if saved is not None else ""
-        return Summary(f"joint less single training, points: {', '.join(said)}{cost}", _verdict(results, gaps))
+        return Summary(
+            f"short trainings, joint less single, points: {', '.join(said)} (HOTA on {tracked_on(results)}){cost}",
+            _verdict(results, gaps),
+        )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """See `Experiment.draw`."""
@@ -163,8 +181,42 @@ def _gaps(results: Results) -> dict[tuple[str, str], Interval]:
         for score in ("top-1", *SCORES)
         if ALONE[_task_of(score)] in names
     ]
-    level = simultaneous_level(len(wanted))
+    level = simultaneous_level(len(wanted) + len(_weighed(results)))
     return {(name, score): gap_between(results, name, ALONE[_task_of(score)], score, level) for name, score in wanted}
+
+
+def _weighed(results: Results) -> tuple[str, ...]:
+    """Scores by which learned weights can be compared with fixed ones."""
+    return ("top-1", *SCORES) if set(JOINT) <= set(results.variants()) else ()
+
+
+def _weighing(results: Results) -> dict[str, Interval]:
+    """By score, learned weights less fixed ones, with intervals that hold together with those of `_gaps`."""
+    alone = [name for name in ALONE.values() if name in results.variants()]
+    scores = len(JOINT) * sum(1 if name == "actions" else len(SCORES) for name in alone)
+    level = simultaneous_level(scores + len(_weighed(results)))
+    return {score: gap_between(results, *reversed(JOINT), score, level) for score in _weighed(results)}
+
+
+def _weighing_text(results: Results) -> str:
+    gaps = _weighing(results)
+    if not gaps:
+        return ""
+    names = tuple(reversed(JOINT))
+    said = [
+        f"{key} {gap.brief()} points, {judge(results, gap, *names, 'better', 'worse')}" for key, gap in gaps.items()
+    ]
+    ends = {name: _of(results, name, "weights") for name in names}
+    terms = [
+        f"{term} {learned:.2f} ({fixed:g})"
+        for term in ends[names[0]][0]
+        for learned, fixed in [[np.mean([end[term] for end in ends[name]]) for name in names]]
+    ]
+    return (
+        "**Weights of the losses.** Learned less fixed, from the same starts and over the same batches, by intervals "
+        f"that hold together with those above: {'; '.join(said)}. Learning ends with these weights (fixed ones in "
+        f"brackets): {', '.join(terms)}."
+    )
 
 
 def _task_of(score: str) -> str:

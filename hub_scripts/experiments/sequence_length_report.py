@@ -185,10 +185,11 @@ def scope_text(results: Results) -> str:
     seeds = sorted({len(results.measures(name)) for name in learned}) or [0]
     count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     films_alone = "; with one seed, intervals are over films alone" if seeds[0] == 1 else ""
+    looks = ", and JHMDB's clips can be told by looks (see `temporal-module`)" if "JHMDB" in results.data["set"] else ""
     text = (
-        "**Not shown.** The encoder was frozen and sees frames one by one, and JHMDB's clips can be told by looks (see "
-        f"`temporal-module`). {results.data['val_clips']} clips of {results.data['val_films']} films and {count} "
-        f"seed(s) a length{films_alone}. They have {results.data['val_frames']}: where T is more, frames come twice"
+        f"**Not shown.** The encoder was frozen and sees frames one by one{looks}. {results.data['val_clips']} clips "
+        f"of {results.data['val_films']} films and {count} seed(s) a length{films_alone}. They have "
+        f"{results.data['val_frames']}: where T is more, frames come twice"
     )
     if _streamed_in(results):
         text += (

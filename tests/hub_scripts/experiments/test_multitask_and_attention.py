@@ -48,6 +48,7 @@ def measured(accuracy=0.5, hota=40.0, across=0.0, alpha=0.8, inside=0.3, seed=0)
                 for pair in ("across", "actions", "tracking")
             },
             "negative": {part: [50.0] * 10 for part in SHARED},
+            "weights": {"action": 0.5, "box": 1.0},
         },
     }
 
@@ -78,6 +79,19 @@ def test_the_verdict_on_both_tasks_follows_from_the_intervals(joint, verdict):
     assert experiment.summarise(results).verdict == verdict
     assert verdict.capitalize() in experiment.conclude(results)[0]
     assert "takes 50 ± 0 % less processor time a frame" in " ".join(experiment.conclude(results))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [(0.5, "top-1 +0.0 (+0.0 to +0.0) points, not shown to differ"), (0.8, "points, better"), (0.2, "points, worse")],
+)
+def test_learned_weights_are_compared_with_fixed_ones(accuracy, said):
+    single = {"actions": {}, "tracking": {}, "joint_fixed": {}}
+    results = made_up(Multitask(), **single, joint_learned={"accuracy": accuracy})
+    [text] = [paragraph for paragraph in Multitask().conclude(results) if "Weights of the losses" in paragraph]
+    assert said in text.split(";")[0] and "action 0.50 (0.5), box 1.00 (1)" in text
+    alone = Multitask().conclude(made_up(Multitask(), **single))
+    assert not any("Weights of the losses" in paragraph for paragraph in alone)
 
 
 @pytest.mark.parametrize(

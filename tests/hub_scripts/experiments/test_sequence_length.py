@@ -98,7 +98,13 @@ def made_up(eight: str, sixteen: str, speed: float = 30.0) -> Results:
 
     cost = {"milliseconds": 1000 / speed, "frames_per_second": speed, "peak_mib": 50.0, "state_kib": 9.0}
     costs = {length: {"clip": cost, "step": cost | {"peak_mib": 9.0}} for length in ("8", "16", "32")}
-    data = {"films": list(range(40)), "val_clips": 40, "val_films": 40, "val_frames": "15 to 40 a clip, 34 on average"}
+    data = {
+        "set": "JHMDB",
+        "films": list(range(40)),
+        "val_clips": 40,
+        "val_films": 40,
+        "val_frames": "15 to 40 a clip, 34 on average",
+    }
     eight, sixteen = learned(eight), learned(sixteen)
     sixteen["stream"] = eight["stream"] = {"8": [1.0] * 40, "16": [0.5] * 40, "128": [0.0] * 40}
     return Results([cell("8", eight), cell("16", sixteen), cell(COSTS, costs)], data, {"input": "224×224"})
