@@ -93,7 +93,7 @@ def _overview(experiments: list) -> list[str]:
     for found in experiments:
         lines += [found.name, f"  {found.question}"]
         for variant, planned in found.variants.items():
-            lines.append(f"    {variant:26} {found.seeds} × {planned.minutes:g} min   {planned.about}")
+            lines.append(f"    {variant:26} {planned.seeds(found.seeds)} × {planned.minutes:g} min   {planned.about}")
         minutes = found.planned_minutes()
         lines += [f"    together {minutes:g} min on one core", ""]
         total += minutes

@@ -23,10 +23,16 @@ class Variant:
     Attributes:
         about: what it is, in a line.
         minutes: planned for one cell on one core.
+        most_seeds: how many say anything: 1 where nothing is drawn. None: as many as are asked for.
     """
 
     about: str
     minutes: float
+    most_seeds: int | None = None
+
+    def seeds(self, asked: int) -> int:
+        """How many of so many seeds are run."""
+        return asked if self.most_seeds is None else min(asked, self.most_seeds)
 
 
 @dataclass(frozen=True)
@@ -184,4 +190,4 @@ class Experiment(ABC):
 
     def planned_minutes(self, seeds: int | None = None) -> float:
         """Of all cells."""
-        return sum(variant.minutes for variant in self.variants.values()) * (seeds or self.seeds)
+        return sum(variant.minutes * variant.seeds(seeds or self.seeds) for variant in self.variants.values())

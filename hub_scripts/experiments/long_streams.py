@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional as transforms
 
-from ..process_memory import peak_resident_mib
+from ..data.clips import ClipSource
+from ..process_memory import resident_mib
 
 
 class EncodedFrames(nn.Module):
@@ -46,6 +47,49 @@ class EncodedFrames(nn.Module):
         return self.features[self.wanted], None, self.fine[self.wanted]
 
 
+def read_spans(
+    clips: Sequence[ClipSource], rate: float, size: tuple[int, int]
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The frames of clips at a rate.
+
+    Args:
+        clips: to be read.
+        rate: Hz; a clip of a lower one is taken as it is.
+        size: (height, width) to resize to.
+
+    Returns:
+        `(N, h, w, 3)` uint8 RGB of all clips, and of each its first frame among them and its length.
+    """
+    frames, spans = [], []
+    for clip in clips:
+        chosen = np.arange(clip.first, clip.stop, max(clip.frames.frame_rate / rate, 1.0)).astype(int)
+        spans.append((sum(map(len, frames)), len(chosen)))
+        images = torch.from_numpy(clip.frames.read(chosen)).permute(0, 3, 1, 2)  # (T, 3, h, w)
+        frames.append(transforms.resize(images, list(size), antialias=True).permute(0, 2, 3, 1).contiguous().numpy())
+    return np.concatenate(frames), spans
+
+
+def shuffled_passes(spans: Sequence[tuple[int, int]], count: int, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """Clips one after the other, again and again in new orders, in whole passes: every clip comes equally often.
+
+    Args:
+        spans: first frame and length of each clip.
+        count: frames at least.
+        seed: of the orders.
+
+    Returns:
+        Numbers of frames; where in them each appearance of a clip ends; and which clip it was.
+    """
+    rng, order, ends, clips = np.random.default_rng(seed), [], [], []
+    while len(order) < count:
+        for clip in rng.permutation(len(spans)).tolist():
+            first, length = spans[clip]
+            order += range(first, first + length)
+            ends.append(len(order))
+            clips.append(clip)
+    return order, ends, clips
+
+
 @dataclass
 class StreamTrace:
     """What a stream leaves behind. T frames, C chunks, L layers.
@@ -55,7 +99,7 @@ class StreamTrace:
         pooled: `(T, D)`, f of Eq. 4.
         state_rms: `(C, L)` root mean square of the recurrent state after each chunk.
         state_peak: `(C, L)` its largest magnitude.
-        memory_mib: `(C,)` largest memory of the process so far.
+        memory_mib: `(C,)` memory of the process that is in use after each chunk.
         milliseconds: `(C,)` processor time a frame, the encoder left out.
     """
 
@@ -107,7 +151,7 @@ def _chunks(
         spent = 1000 * (time.process_time() - begin) / count
         hidden = [layer.square().mean().sqrt().item() for layer in state.hidden]
         largest = [layer.abs().max().item() for layer in state.hidden]
-        memory = peak_resident_mib()
+        memory = resident_mib()
         scores[start : start + count] = state.scores[0, -count:]
         pooled[start : start + count] = state.features[0, -count:]
         yield hidden, largest, memory, spent

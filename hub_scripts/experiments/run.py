@@ -144,11 +144,12 @@ def run_experiment(
     if inputs.weights is not None and not Path(inputs.weights).is_file():
         raise FileNotFoundError(f"No file of weights at {inputs.weights}. --weights is one .pth file.")
     file = ResultsFile(experiment, output, inputs.quick)
+    asked = seeds or experiment.seeds
     wanted = [
         (variant, seed)
-        for seed in range(seeds or experiment.seeds)
-        for variant in experiment.variants
-        if not variants or variant in variants
+        for seed in range(asked)
+        for variant, planned in experiment.variants.items()
+        if seed < planned.seeds(asked) and (not variants or variant in variants)
     ]
     missing = [cell for cell in wanted if cell not in file.done()]
     if missing:

@@ -81,6 +81,14 @@ def test_a_time_limit_ends_between_cells_and_more_seeds_are_added(tmp_path, inpu
     assert more.calls == [("copper", 2), ("silver", 2)]
 
 
+def test_a_variant_in_which_nothing_is_drawn_is_run_once(tmp_path, inputs):
+    coins = Coins()
+    coins.variants = {"copper": Variant("one cent", 0.1, most_seeds=1), "silver": Variant("ten cents", 0.1)}
+    run_experiment(coins, inputs, tmp_path / "out", seeds=3)
+    assert coins.calls == [("copper", 0), ("silver", 0), ("silver", 1), ("silver", 2)]
+    assert coins.planned_minutes(3) == pytest.approx(0.4)
+
+
 def test_a_finished_experiment_only_writes_its_report_again(tmp_path, inputs):
     run_experiment(Coins(), inputs, tmp_path / "out")
     (tmp_path / "out" / "README.md").unlink()
