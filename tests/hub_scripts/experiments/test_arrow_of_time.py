@@ -35,6 +35,11 @@ def test_finding_tells_skill_from_guessing():
         "were propagation (100.0 %)" in text and "better than a guess: mean (50.0 %)" in text and "as it must" in text
     )
     assert ArrowOfTime().summarise(results).verdict == "it can use time where time is needed"
+    guessing = Results([cell("propagation", "10" * 40), cell("mean", "10" * 40)], {"films": list(range(40))})
+    assert "says nothing for or against a module" in " ".join(ArrowOfTime().conclude(guessing))
+    assert ArrowOfTime().summarise(guessing).verdict == "left open: no module learned it from these features"
+    gru = Results([cell("propagation", "10" * 40), cell("gru", "1" * 80)], {"films": list(range(40))})
+    assert ArrowOfTime().summarise(gru).verdict == "not shown that it can use time, where others can"
 
 
 def test_a_quick_run_scores_both_directions(clips_root, tmp_path):
