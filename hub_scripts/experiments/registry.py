@@ -11,6 +11,7 @@ _PLACES = {
     "attention": ("attention", "Attention"),
     "multitask": ("multitask", "Multitask"),
     "long-video": ("long_video", "LongVideo"),
+    "attention-window": ("attention_window", "AttentionWindow"),
     "backbone": ("backbone", "Backbone"),
     "sequence-length": ("sequence_length", "SequenceLength"),
     "sequence-length-fights": ("fight_length", "FightLength"),
