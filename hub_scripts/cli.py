@@ -205,6 +205,9 @@ def train(
 
     The trained model is written to OUTPUT/model, the best one so far to OUTPUT/best, ready for  kinetrack analyze
     --model OUTPUT/model.
+
+    A training that was stopped goes on from its last checkpoint. One of captions does not: videos that were watched are
+    read from the cache, but its text decoder learns from the beginning again, which takes seconds to minutes.
     """
     from .train import train as run_training
     from .train_config import load_train_config, split_arguments
