@@ -98,7 +98,9 @@ class ArrowOfTime(TemporalModule):
         text += f"Better than a guess, with intervals that hold together, were {', '.join(able)}. " if able else ""
         text += f"Not shown to be better than a guess: {', '.join(unable)}." if unable else ""
         seeds = {len(results.measures(name)) for name in results.variants()}
-        count = str(min(seeds)) if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+        count = "{} to {} seeds a module were" if len(seeds) > 1 else "{} seeds a module were"
+        count = "one seed a module was" if seeds == {1} else count.format(min(seeds), max(seeds))
+        alone = ", so that intervals are over films alone," if min(seeds) == 1 else ""
         said = [text.strip()]
         if "mean" in beyond:
             blind = "as it must" if not beyond["mean"] else "which cannot be: something other than time gives it away"
@@ -106,7 +108,7 @@ class ArrowOfTime(TemporalModule):
         return [
             *said,
             *([] if able else [_NOBODY]),
-            f"**Not shown.** The encoder was frozen, {count} seeds a module were run with one learning rate, that of "
+            f"**Not shown.** The encoder was frozen, {count} run{alone} with one learning rate, that of "
             "`temporal-module`, and some clips, such as a steady walk on the spot, hardly have a direction: a module "
             "that fails here may do better with other features, more clips or another training.",
         ]
