@@ -138,8 +138,9 @@ class ArrowOfTime(TemporalModule):
 
 _NOBODY = (
     "**So this says nothing for or against a module.** None learned the task, those that certainly mix frames in order "
-    "included. The same training does teach the direction of time to whoever sees time where features plainly move one "
-    "way (held by a test on made-up features): it is these clips, few and frozen, that do not give it away."
+    "included. A like training does teach the direction of time to whoever sees time where made-up features plainly "
+    "move one way (held by a test); whether it fails here for want of clips, of motion in frozen features, or of a "
+    "better training, was not found out."
 )
 
 
