@@ -40,6 +40,8 @@ class OpenVinoEngine:
         self._settings = {
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            # Threads that are tied to a core wait for whatever else runs there: decoding, association, other programs.
+            "ENABLE_CPU_PINNING": False,
         }
         if exact:
             self._settings["INFERENCE_PRECISION_HINT"] = "f32"
