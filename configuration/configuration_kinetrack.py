@@ -68,7 +68,11 @@ class KineTrackConfig(PreTrainedConfig):
             Largest displacement, in cells of stride 8, at which a frame is correlated with the one before; 0 leaves
             displacements out.
         keypoints (`list[str]`, *optional*):
-            Names of people's keypoints that the model learns to see and the motion encoder reads; none by default.
+            Names of people's keypoints. A model with keypoints finds them, follows them through the attention's window
+            and adds what their movement says to the logits; none by default.
+        keypoint_channels (`int`, *optional*, defaults to 64): Width of the head that finds keypoints.
+        pose_channels (`int`, *optional*, defaults to 128): Width of the network over time that reads them.
+        pose_dropout (`float`, *optional*, defaults to 0.4): Dropout in that network.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -140,6 +144,9 @@ class KineTrackConfig(PreTrainedConfig):
     motion_channels: int = 64
     motion_reach: int = 0
     keypoints: list[str] | None = None
+    keypoint_channels: int = 64
+    pose_channels: int = 128
+    pose_dropout: float | int = 0.4
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False
@@ -204,8 +211,8 @@ class KineTrackConfig(PreTrainedConfig):
         self.label_groups = dict(self.label_groups or {})
         self.object_classes = ["person"] if self.object_classes is None else list(self.object_classes)
         self.keypoints = list(self.keypoints or [])
-        weights = {"action": 1.0, "region": 1.0, "group": 0.5, "attention": 0.1, "keypoint": 1.0}
-        weights |= {"heatmap": 1.0, "box": 1.0, "identity": 0.5}
+        weights = {"action": 1.0, "region": 1.0, "movement": 1.0, "group": 0.5, "attention": 0.1}
+        weights |= {"heatmap": 1.0, "box": 1.0, "identity": 0.5, "keypoint": 1.0}
         unknown = set(self.loss_weights or {}) - set(weights)
         if unknown:
             raise ValueError(f"`loss_weights` has unknown terms {sorted(unknown)}; known are {sorted(weights)}.")
@@ -238,9 +245,20 @@ class KineTrackConfig(PreTrainedConfig):
             raise ValueError(f"There is no preset {name!r}. Choose one of {sorted(PRESETS)}.")
         return cls(**{**PRESETS[preset], **overrides})
 
+    @property
+    def region_size(self) -> int:
+        """Channels of what is remembered of a region in a frame: f, and x, y and concentration of every keypoint."""
+        return self.hidden_size + 3 * len(self.keypoints)
+
+    @property
+    def summary_size(self) -> int:
+        """Channels of what the action head reads: R, and with keypoints mean and maximum of the movement's features."""
+        return self.hidden_size + (2 * self.pose_channels if self.keypoints else 0)
+
     def validate_architecture(self):
         """Checks combinations; called by `@strict` after every construction. Raises `ValueError` naming the field."""
-        for field in ("hidden_size", "embedding_size", "num_frames", "temporal_kernel_size", "scan_chunk_size"):
+        sizes = ("hidden_size", "embedding_size", "keypoint_channels", "pose_channels")
+        for field in (*sizes, "num_frames", "temporal_kernel_size", "scan_chunk_size"):
             if getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be at least 1, got {getattr(self, field)}.")
         if self.motion_channels < 0:
@@ -251,8 +269,8 @@ class KineTrackConfig(PreTrainedConfig):
             )
         if len(set(self.keypoints)) != len(self.keypoints):
             raise ValueError(f"`keypoints` must be distinct names, got {self.keypoints}.")
-        if self.keypoints and not self.motion_channels:
-            raise ValueError("`keypoints` are read by the motion encoder; `motion_channels` is 0.")
+        if self.keypoints and self.attention_window is None:
+            raise ValueError("`keypoints` are followed through `attention_window`; it must be a number of frames.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):
@@ -293,6 +311,6 @@ class KineTrackConfig(PreTrainedConfig):
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"`loss_weights[{name!r}]` must be at least 0, got {weight}.")
-        for field in ("classifier_dropout", "label_smoothing"):
+        for field in ("classifier_dropout", "pose_dropout", "label_smoothing"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"`{field}` must be at least 0 and below 1, got {getattr(self, field)}.")

@@ -70,8 +70,8 @@ class RegionSession(KineTrackSession):
         self._given = boxes
         return self.run(source)
 
-    def _recognise(self, output, features, result):
-        super()._recognise(output, features, result)
+    def _recognise(self, output, result):
+        super()._recognise(output, result)
         if self._given is None:
             return
         if result.frame_index >= len(self._given):
@@ -79,9 +79,8 @@ class RegionSession(KineTrackSession):
         boxes = self._given[result.frame_index].astype(np.float32)  # (P, 4)
         seen = np.flatnonzero(np.isfinite(boxes).all(1))
         result.track_ids, result.boxes = seen + 1, boxes[seen]
-        scaled = torch.from_numpy(boxes[seen]).to(features.device) * self._scale
-        scores, pooled = self.model.attend_regions(features, scaled[None], self._pixel_mask)  # (1, N), (1, N, D)
-        memory = self._memories.attend(result.track_ids, scores[0], pooled[0], commit=result.updated)
+        scores, pooled = self._attend(output, boxes[seen])
+        memory = self._memories.attend(result.track_ids, scores, pooled, commit=result.updated)
         logits = self.model.action_head(memory)[0].float()
         result.actions = (logits / self.model.config.action_temperature).softmax(-1).cpu().numpy()
 

@@ -23,8 +23,8 @@ The temporal part was trained at {rate:g} frames a second: at higher rates, carr
 """
 
 _REGIONS = """
-For what each tracked person does, after `step`: `regions` takes `last_hidden_state` and the boxes of a frame, in pixels
-of the input; its `score` and `pooled` go through `recall` with each track's own `scores` and `features`, which begin
+For what each tracked person does, after `step`: `regions` takes `last_hidden_state`{keypoints} and the boxes of a frame,
+in pixels of the input; its `score` and `pooled` go through `recall` with each track's own `scores` and `features`, which begin
 and are carried like the state; `actions` turns its `representation` into logits.
 """
 
@@ -138,6 +138,7 @@ def write_readme(folder: Path, description: dict, config, processor) -> None:
         "temperature": config.action_temperature,
         "groups": f"; `group_logits.*` are {', '.join(config.label_groups)}" if config.label_groups else "",
         "rate": config.frame_rate,
+        "keypoints": ", `keypoint_logits`" if config.keypoints else "",
     }
     text = _HEAD.format(**values)
     if mode == "clip":
@@ -145,7 +146,7 @@ def write_readme(folder: Path, description: dict, config, processor) -> None:
         text += _CLIP.format(name=description["graphs"]["clip"], frames=frames, rate=config.frame_rate)
     else:
         printed = 'found["logits"].argmax()' if config.classification_head else 'found["heatmap_logits"].max()'
-        text += _STATE.format(**values) + (_REGIONS if config.classification_head else "")
+        text += _STATE.format(**values) + (_REGIONS.format(**values) if config.classification_head else "")
         text += (_RUN[format] + _LOOP).format(**values, printed=printed)
     (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -5,6 +5,8 @@
 
 The same module attends within any region: log(overlap of cell and region) is added to the spatial logits, so a box
 smaller than a cell still has weight, cells outside carry none, and a box over the whole valid area is no region at all.
+
+A model with keypoints remembers a region's pose beside its f, and adds to R what the poses of the window do.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..modeling.pose_kinetrack import PoseEncoder
 from ..modeling.propagation_kinetrack import keep_last_valid
 
 
@@ -47,7 +50,8 @@ class AttentionMemory:
 
     With a window of W frames: `scores` (B, W) holds w_tau . f of the last W frames, -inf where there were fewer, and
     `features` (B, W, D) their f. Without a window the past is one running softmax: `scores` (B, 1) is its
-    log-sum-exp and `features` (B, 1, D) its weighted mean, which is exact.
+    log-sum-exp and `features` (B, 1, D) its weighted mean, which is exact. In a model with K keypoints features have
+    D + 3K channels, `config.region_size`: f, then the region's pose (`locate_keypoints`).
     """
 
     scores: torch.Tensor
@@ -75,6 +79,8 @@ class HierarchicalAttention(nn.Module):
         self.use_spatial, self.use_temporal = config.spatial_attention, config.temporal_attention
         self.spatial_projection = nn.Linear(config.hidden_size, 1, bias=False)  # w_s
         self.temporal_projection = nn.Linear(config.hidden_size, 1, bias=False)  # w_tau
+        self.size = config.hidden_size
+        self.pose_encoder = PoseEncoder(config) if config.keypoints else None
 
     def attend_space(
         self, features: torch.Tensor, overlap: torch.Tensor
@@ -114,13 +120,14 @@ class HierarchicalAttention(nn.Module):
 
         Args:
             scores: w_tau . f (B, T), -inf for frames to leave out.
-            pooled: f (B, T, D).
+            pooled: f (B, T, D), or (B, T, D + 3K) with the region's pose.
             frame_mask: (B, T), True for valid frames, which come first.
             memory: of an earlier chunk.
 
         Returns:
             beta (B, M + T), M being the entries of `memory` (0 without one), R (B, D) and the new memory. Beta sums
-            to one, or is zero where no frame can be attended to.
+            to one, or is zero where no frame can be attended to. With keypoints R is (B, `config.summary_size`): the
+            description of the movement in the window follows.
         """
         if frame_mask is not None:
             scores = scores.masked_fill(~frame_mask, float("-inf"))
@@ -145,11 +152,14 @@ class HierarchicalAttention(nn.Module):
         end = all_scores.shape[1] - scores.shape[1]
         end = end + (scores.shape[1] if frame_mask is None else frame_mask.sum(dim=1, keepdim=True))
         beta = masked_softmax(all_scores, attended & (position < end) & (position >= end - self.window), dim=1)
-        summary = (beta.unsqueeze(1) @ all_pooled).squeeze(1)  # (B, D)
+        summary = (beta.unsqueeze(1) @ all_pooled[..., : self.size]).squeeze(1)  # (B, D)
+        if self.pose_encoder is not None:
+            movement = self.pose_encoder(memory.features[..., self.size :], memory.scores > float("-inf"))
+            summary = torch.cat([summary, movement], dim=-1)
         return beta[:, unseen:], summary, memory
 
     def empty_memory(self, pooled: torch.Tensor) -> AttentionMemory:
-        """A memory of nothing for f of shape (B, ..., D)."""
+        """A memory of nothing for f, and perhaps poses, of shape (B, ..., `config.region_size`)."""
         batch, size, length = pooled.shape[0], pooled.shape[-1], self.window or 1
         return AttentionMemory(pooled.new_full((batch, length), float("-inf")), pooled.new_zeros(batch, length, size))
 

@@ -1,12 +1,12 @@
 """What moves between neighbouring frames, from stride-8 features, brought to the stride-16 grid.
 
-    r_t = norm(W_r C_t)          m_t = [r_t, k_t]            d_t = m_t - m_{t-1},  d_1 = 0
+    r_t = norm(W_r C_t)          d_t = r_t - r_{t-1},  d_1 = 0
     c_t(q, s) = <r^_t(q), r^_{t-1}(q + s)>,  |s| <= `motion_reach` cells of stride 8
-    F_t <- F_t + g * W_o G([down(d_t, k_t), c_t])
+    F_t <- F_t + g * W_o G([down(d_t), c_t])
 
-C is the backbone's stride-8 map, G two small convolutions, and g (D,) a learned gain that starts small. k_t are the
-keypoint maps where the model has `keypoints`; c is there where `motion_reach` is not 0, r^ being r of unit length
-(averaged over the four fine cells of a coarse one for q). Features learned from still pictures hold almost no motion,
+C is the backbone's stride-8 map, G two small convolutions, and g (D,) a learned gain that starts small. c is there
+where `motion_reach` is not 0, r^ being r of unit length (averaged over the four fine cells of a coarse one for q).
+Features learned from still pictures hold almost no motion,
 and the recurrence over F sees it only after a stride of 16. A difference keeps nothing of a still scene, and a
 correlation says where things went without saying what they look like: neither lets the place be learned in the action's
 stead. (An addition to arXiv 2507.22421, after the temporal differences of arXiv 2012.10071 and the displacements of
@@ -25,22 +25,18 @@ class MotionEncoder(nn.Module):
     """Frame differences and displacements (see the module's equations).
 
     Args:
-        config: `KineTrackConfig`; `config.motion_channels` is M, and there are K `config.keypoints`.
+        config: `KineTrackConfig`; `config.motion_channels` is M.
         in_channels: channels of the backbone's stride-8 map.
-
-    Attributes:
-        memory_channels (`int`): M + K, of what is kept of a frame for the next.
     """
 
     def __init__(self, config, in_channels: int):
         super().__init__()
-        channels, keypoints = config.motion_channels, len(config.keypoints)
-        self.memory_channels = channels + keypoints
-        self.channels, self.reach = channels, config.motion_reach
+        channels = config.motion_channels
+        self.reach = config.motion_reach
         displacements = (2 * self.reach + 1) ** 2 if self.reach else 0
         self.reduce = nn.Conv2d(in_channels, channels, 1, bias=False)  # W_r
         self.norm = ChannelNorm(channels, config.layer_norm_eps)
-        self.downsample = nn.Conv2d(channels + 2 * keypoints, 2 * channels, 3, stride=2, padding=1)
+        self.downsample = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
         self.mix = nn.Conv2d(2 * channels + displacements, 2 * channels, 3, padding=1)
         self.output = nn.Conv2d(2 * channels, config.hidden_size, 1)  # W_o
         self.gain = nn.Parameter(torch.full((config.hidden_size,), 0.1))  # g
@@ -48,7 +44,6 @@ class MotionEncoder(nn.Module):
     def forward(
         self,
         fine: torch.Tensor,
-        keypoints: torch.Tensor | None,
         batch: int,
         frame_mask: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
@@ -58,31 +53,26 @@ class MotionEncoder(nn.Module):
 
         Args:
             fine: the backbone's stride-8 map (B * T, C, H/8, W/8).
-            keypoints: maps in [0, 1] (B * T, K, H/8, W/8), None without keypoints.
             batch: B.
             frame_mask: (B, T), True for valid frames, which come first.
-            previous: m of the frame before this clip (B, M + K, H/8, W/8).
+            previous: r of the frame before this clip (B, M, H/8, W/8).
             has_previous: (B,) bool, False where the stream has not begun and `previous` means nothing.
 
         Returns:
-            (B * T, D, H/16, W/16), and m of the last valid frame (B, M + K, H/8, W/8).
+            (B * T, D, H/16, W/16), and r of the last valid frame (B, M, H/8, W/8).
         """
         present = self.norm(self.reduce(fine))  # (BT, M, H/8, W/8)
-        if keypoints is not None:
-            present = torch.cat([present, keypoints], dim=1)
-        present = present.unflatten(0, (batch, -1))  # (B, T, M + K, H/8, W/8)
+        present = present.unflatten(0, (batch, -1))  # (B, T, M, H/8, W/8)
         if previous is None:
-            sequence = torch.cat([present[:, :1], present], dim=1)  # (B, 1 + T, M + K, H/8, W/8)
+            sequence = torch.cat([present[:, :1], present], dim=1)  # (B, 1 + T, M, H/8, W/8)
         else:
             first = torch.where(has_previous[:, None, None, None], previous, present[:, 0])
             sequence = torch.cat([first.unsqueeze(1), present], dim=1)
-        now, before = sequence[:, 1:].flatten(0, 1), sequence[:, :-1].flatten(0, 1)  # (BT, M + K, H/8, W/8)
+        now, before = sequence[:, 1:].flatten(0, 1), sequence[:, :-1].flatten(0, 1)  # (BT, M, H/8, W/8)
         change = now - before
-        if keypoints is not None:
-            change = torch.cat([change, keypoints], dim=1)  # (BT, M + 2K, H/8, W/8)
         moving = F.relu(self.downsample(change.contiguous(memory_format=torch.channels_last)))  # (BT, 2M, H/16, W/16)
         if self.reach:
-            seen = displacements(now[:, : self.channels], before[:, : self.channels], self.reach)
+            seen = displacements(now, before, self.reach)
             moving = torch.cat([moving, seen], dim=1)
         moving = self.output(F.relu(self.mix(moving)))  # (BT, D, H/16, W/16)
         return moving * self.gain[:, None, None], keep_last_valid(sequence, 1, frame_mask).squeeze(1)

@@ -1,5 +1,7 @@
 """Action and tracking heads (arXiv 2507.22421, Section 3.4; detection by centres after FairMOT, arXiv 2004.01888)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,23 +12,41 @@ from ..modeling.encoder_kinetrack import ChannelNorm, SeparableConv
 class ActionHead(nn.Module):
     """Norm, dropout and one linear layer a label group, on the representation R of the whole frame or of one region.
 
+    With keypoints the movement that follows R has a linear layer of its own, whose logits are added to those of the
+    primary group: the two see different things, and neither can keep the other from learning.
+
     Args:
         config: `KineTrackConfig`; `id2label` is the primary group, `label_groups` the further ones.
     """
 
     def __init__(self, config):
         super().__init__()
+        self.size = config.hidden_size
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.group_classifiers = nn.ModuleDict(
             {name: nn.Linear(config.hidden_size, len(classes)) for name, classes in config.label_groups.items()}
         )
+        movement = config.summary_size - config.hidden_size
+        self.movement_classifier = nn.Linear(movement, config.num_labels) if movement else None
 
     def forward(self, representation: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """R (..., D) -> logits (..., num_labels) and one (..., n) tensor for every further group."""
-        hidden = self.dropout(self.norm(representation))
-        return self.classifier(hidden), {name: layer(hidden) for name, layer in self.group_classifiers.items()}
+        """R (..., `config.summary_size`) -> logits (..., num_labels), and (..., n) for every further group."""
+        hidden = self.dropout(self.norm(representation[..., : self.size]))
+        logits = self.classifier(hidden)
+        if self.movement_classifier is not None:
+            logits = logits + self.classify_movement(representation)
+        return logits, {name: layer(hidden) for name, layer in self.group_classifiers.items()}
+
+    def classify_movement(self, representation: torch.Tensor) -> torch.Tensor:
+        """What the movement alone says: R (..., `config.summary_size`) -> logits (..., num_labels)."""
+        return self.movement_classifier(self.dropout(representation[..., self.size :]))
+
+
+def prior_bias(share: float = 0.01) -> float:
+    """The logit of a prior probability, for the bias of a new heatmap (RetinaNet, arXiv 1708.02002)."""
+    return math.log(share / (1 - share))
 
 
 class TrackingHead(nn.Module):

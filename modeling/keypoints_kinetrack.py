@@ -1,122 +1,150 @@
-"""Where people's joints are: one heatmap a keypoint on the stride-8 grid, and the loss that teaches it.
+"""Where people's joints are: maps on the stride-8 grid, and their places within a person's box.
 
 Actions of people are movements of their limbs, and a model that is told where limbs are needs fewer examples of every
-action (multi-task pose and action, arXiv 1802.09232). The maps are an addition to arXiv 2507.22421: the motion encoder
-reads them beside P. They learn from keypoints alone: no gradient of an action reaches them, so they go on meaning
-joints.
-"""
+action (multi-task pose and action, arXiv 1802.09232). This is an addition to arXiv 2507.22421. The place of a keypoint
+k within a region is its expectation over the cells x of the grid (integral pose regression, arXiv 1711.08229):
 
-import math
+    p_k(x) ~ w(x) exp(l_k(x))          y_k = sum_x p_k(x) x          c_k = sum_x p_k(x)^2
+
+l are the head's maps, and w the overlap of a cell with the box, or with the frame where there is no box: the pose of a
+frame is that of its only person, and no pose (small c) where there are many. c, the concentration, is 1 where all of p
+lies in one cell and small where the keypoint could be anywhere.
+"""
 
 import torch
 from torch import nn
 
-from ..modeling.encoder_kinetrack import SeparableConv
-from ..modeling.loss_kinetrack import HeatmapTargets, focal_loss
+from ..modeling.attention_kinetrack import cell_overlap
+from ..modeling.backbone_kinetrack import ChannelNorm
 from ..modeling.processes_kinetrack import mean_over_processes
 
-# Standard deviation of a keypoint's Gaussian, as a share of the square root of the person's box.
-_SPREAD = 0.04
-# A person's maps are learned within the box, larger by this share of its sides: elsewhere may be others, unlabelled.
-_MARGIN = 0.1
+# A person's keypoints are looked for in the box, larger by this share of its sides: a raised hand may be beyond it.
+MARGIN = 0.1
+# Standard deviation of a keypoint's target, as a share of the square root of the person's area; at least in pixels.
+_SPREAD, _MIN_SPREAD = 0.05, 5.0
+_PLACE_WEIGHT = 2.0  # of the distance between y and the keypoint, beside the cross entropy of p
+_LOGIT_RANGE = 60.0  # below the highest one of a map, so that no exponential is zero
 
 
 class KeypointHead(nn.Module):
-    """Keypoint heatmaps from P.
+    """Keypoint maps from P: a narrow stack of separable convolutions with residual connections.
 
     Args:
-        config: `KineTrackConfig`; `config.keypoints` names the K keypoints.
+        config: `KineTrackConfig`; `config.keypoints` names the K keypoints, `config.keypoint_channels` is the width.
     """
 
     def __init__(self, config):
         super().__init__()
-        self.stem = SeparableConv(config.hidden_size, config.layer_norm_eps)
-        self.heatmap = nn.Conv2d(config.hidden_size, len(config.keypoints), 1)
+        channels, eps = config.keypoint_channels, config.layer_norm_eps
+        self.reduce = nn.Sequential(
+            nn.Conv2d(config.hidden_size, channels, 1, bias=False), ChannelNorm(channels, eps), nn.ReLU()
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False),
+                nn.Conv2d(channels, channels, 1, bias=False),
+                ChannelNorm(channels, eps),
+                nn.ReLU(),
+            )
+            for _ in range(2)
+        )
+        self.maps = nn.Conv2d(channels, len(config.keypoints), 1)
 
     def forward(self, pyramid: torch.Tensor) -> torch.Tensor:
-        """P (N, D, H/8, W/8) -> logits (N, K, H/8, W/8)."""
-        return self.heatmap(self.stem(pyramid))
+        """P (N, D, H/8, W/8) -> l (N, K, H/8, W/8)."""
+        hidden = self.reduce(pyramid)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        return self.maps(hidden)
 
 
-def keypoint_targets(
-    frame: dict, num_keypoints: int, height: int, width: int, stride: int, valid: torch.Tensor
-) -> HeatmapTargets:
-    """Draws the keypoints of one annotated frame on the grid.
+def locate_keypoints(logits: torch.Tensor, weight: torch.Tensor, stride: int) -> torch.Tensor:
+    """Places and concentrations of keypoints in R regions of every frame.
 
     Args:
-        frame: `boxes` (n, 4) xyxy and `keypoints` (n, K, 3): x, y in pixels of the model input, and a weight in [0, 1]
-            that is 0 where the keypoint is not known. A box without any known keypoint teaches nothing.
-        num_keypoints: K.
-        height: rows of the grid.
-        width: columns of the grid.
+        logits: l (N, K, h, w).
+        weight: w (N, R, h, w), not negative; all zero for a region that is not there.
         stride: pixels a cell.
-        valid: (H/8, W/8) bool, cells that see the frame.
 
-    Raises:
-        ValueError: keypoints of another number than the configuration's.
+    Returns:
+        (N, R, K, 3): x and y in pixels of the model input, and c in 0..1; all zero for a region that is not there.
     """
-    device = valid.device
-    points = frame["keypoints"].to(device=device, dtype=torch.float32)  # (n, K, 3)
-    if points.shape[1:] != (num_keypoints, 3):
-        raise ValueError(
-            f"`keypoints` must be (n, {num_keypoints}, 3), as many as `config.keypoints`, got {tuple(points.shape)}."
-        )
-    boxes = frame["boxes"].to(device=device, dtype=torch.float32)
-    labelled = (points[..., 2] > 0).any(1)
-    points, boxes = points[labelled], boxes[labelled]
-    heatmap = torch.zeros(num_keypoints, height * width, device=device)
-    positive, negative = torch.zeros_like(heatmap), torch.zeros_like(heatmap)
-    if not len(points):
-        return HeatmapTargets(heatmap, positive, negative)
-    x = (torch.arange(width, device=device) + 0.5) * stride  # (W,)
-    y = (torch.arange(height, device=device) + 0.5) * stride  # (H,)
-    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)  # (n, 2)
-    sigma = (_SPREAD * size.prod(-1).sqrt()).clamp(min=0.6 * stride)[:, None, None]  # (n, 1, 1)
-    known = points[..., 2] > 0  # (n, K)
-    gaussian_x = torch.exp(-((x - points[..., :1]) ** 2) / (2 * sigma**2))  # (n, K, W)
-    gaussian_y = torch.exp(-((y - points[..., 1:2]) ** 2) / (2 * sigma**2))  # (n, K, H)
-    gaussian = (gaussian_y.unsqueeze(3) * gaussian_x.unsqueeze(2)).flatten(2) * known[..., None]  # (n, K, G)
-    heatmap = gaussian.amax(0)
+    height, width = logits.shape[-2:]
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    cells, weight = logits.flatten(2).to(precise), weight.flatten(2).to(precise)  # (N, K, G), (N, R, G)
+    mass = torch.exp((cells - cells.amax(-1, keepdim=True)).clamp(min=-_LOGIT_RANGE)).transpose(1, 2)  # (N, G, K)
+    x = ((torch.arange(width, device=cells.device) + 0.5) * stride).expand(height, width).reshape(1, -1, 1)
+    y = ((torch.arange(height, device=cells.device) + 0.5) * stride)[:, None].expand(height, width).reshape(1, -1, 1)
+    tiny = torch.finfo(mass.dtype).tiny
+    total = (weight @ mass).clamp(min=tiny)  # (N, R, K)
+    concentration = (weight.square() @ mass.square()) / total.square().clamp(min=tiny)
+    return torch.stack([(weight @ (mass * x)) / total, (weight @ (mass * y)) / total, concentration], dim=-1)
 
-    low, high = boxes[:, :2] - _MARGIN * size, boxes[:, 2:] + _MARGIN * size
-    across = (x >= low[:, :1]) & (x <= high[:, :1])  # (n, W)
-    down = (y >= low[:, 1:]) & (y <= high[:, 1:])  # (n, H)
-    inside = (down.unsqueeze(2) & across.unsqueeze(1)).flatten(1) & valid.flatten()  # (n, G)
-    negative = (inside.unsqueeze(1) & known.unsqueeze(2)).any(0).float()  # (K, G)
 
-    column, row = (points[..., :2] / stride).floor().long().unbind(-1)  # (n, K)
-    seen = known & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    person, keypoint = seen.nonzero().unbind(1)
-    cell = row[person, keypoint] * width + column[person, keypoint]
-    heatmap[keypoint, cell] = 1.0
-    positive[keypoint, cell] = points[person, keypoint, 2]
-    return HeatmapTargets(heatmap, positive, negative)
+def widened(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes (..., 4) xyxy in which keypoints are looked for: larger by `MARGIN` of their sides on each side."""
+    margin = MARGIN * (boxes[..., 2:] - boxes[..., :2])
+    return torch.cat([boxes[..., :2] - margin, boxes[..., 2:] + margin], dim=-1)
 
 
 def keypoint_loss(config, logits: torch.Tensor, frame_labels: list, valid: torch.Tensor) -> torch.Tensor | None:
-    """Penalty-reduced focal loss of the frames that have keypoints, None where no frame has.
+    """Cross entropy of p against a Gaussian about the keypoint, and the distance of y from it; None without keypoints.
+
+    Distances are relative to the square root of the person's area. Both are averaged over all known keypoints, weighed
+    by their weights.
 
     Args:
         config: `KineTrackConfig`.
         logits: (B, T, K, H/8, W/8).
-        frame_labels: `frame_labels[b][t]`, a dict as for `keypoint_targets`, without `keypoints` where there are none,
-            or None.
-        valid: (B, H/8, W/8) bool.
+        frame_labels: `frame_labels[b][t]` is None or a dict with `boxes` (n, 4) xyxy and perhaps `keypoints` (n, K, 3),
+            both in pixels of the model input: x, y, and a weight in 0..1 that is 0 where the keypoint is not known.
+        valid: (B, H/8, W/8) bool, cells that see the frame.
+
+    Raises:
+        ValueError: keypoints of another number than the configuration's.
     """
-    where = [
-        (b, t)
-        for b, clip in enumerate(frame_labels)
-        for t, frame in enumerate(clip)
-        if frame is not None and frame.get("keypoints") is not None and bool((frame["keypoints"][..., 2] > 0).any())
-    ]
+    count, (height, width) = len(config.keypoints), logits.shape[-2:]
+    where, boxes, points = [], [], []
+    for b, clip in enumerate(frame_labels):
+        for t, frame in enumerate(clip):
+            if frame is None or frame.get("keypoints") is None:
+                continue
+            given = frame["keypoints"]
+            if given.shape[1:] != (count, 3):
+                raise ValueError(
+                    f"`keypoints` must be (n, {count}, 3), as many as `config.keypoints`, got {tuple(given.shape)}."
+                )
+            for person in (given[..., 2] > 0).any(1).nonzero().flatten().tolist():
+                where.append((b, t))
+                boxes.append(frame["boxes"][person])
+                points.append(given[person])
     if not mean_over_processes(torch.tensor(len(where), device=logits.device)):
         return None
-    grid = (len(config.keypoints), *logits.shape[-2:], config.output_stride)
-    targets = [keypoint_targets(frame_labels[b][t], *grid, valid[b]) for b, t in where]
-    rows, columns = torch.tensor(where, device=logits.device, dtype=torch.long).reshape(-1, 2).unbind(1)
-    return focal_loss(logits[rows, columns], targets, config.focal_alpha, config.focal_beta)
+    if not where:
+        return 0.0 * logits.float().sum()
+    rows, columns = torch.tensor(where, device=logits.device).unbind(1)
+    boxes = torch.stack(boxes).to(logits.device, torch.float32)  # (n, 4)
+    points = torch.stack(points).to(logits.device, torch.float32)  # (n, K, 3)
+    stride = config.output_stride
+    overlap = cell_overlap(widened(boxes), height, width, stride) * valid[rows]  # (n, h, w)
+    maps = logits[rows, columns].float()  # (n, K, h, w)
+    places = locate_keypoints(maps, overlap[:, None], stride)[:, 0, :, :2]  # (n, K, 2)
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1).prod(-1).sqrt()[:, None]  # (n, 1)
+    wanted = _targets(points, size, height, width, stride) * (overlap > 0).flatten(1)[:, None]  # (n, K, G)
+    known = points[..., 2] * (wanted.sum(-1) > 0)
+    wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1e-6)
+    inside = overlap.flatten(1)[:, None].clamp(min=1e-6).log()  # (n, 1, G)
+    entropy = -(wanted * (maps.flatten(2) + inside).log_softmax(-1)).sum(-1)  # (n, K)
+    distance = (places - points[..., :2]).abs().sum(-1) / size
+    total = mean_over_processes(known.sum()).clamp(min=1e-6)
+    return ((entropy + _PLACE_WEIGHT * distance) * known).sum() / total
 
 
-def prior_bias(share: float = 0.01) -> float:
-    """The logit of a prior probability, for the bias of a new heatmap (RetinaNet, arXiv 1708.02002)."""
-    return math.log(share / (1 - share))
+def _targets(points, size, height, width, stride):
+    """Gaussians (n, K, G) about points (n, K, 3) of people whose size is (n, 1)."""
+    spread = (_SPREAD * size).clamp(min=_MIN_SPREAD)[..., None]  # (n, 1, 1)
+    x = (torch.arange(width, device=points.device) + 0.5) * stride
+    y = (torch.arange(height, device=points.device) + 0.5) * stride
+    across = torch.exp(-((x - points[..., :1]) ** 2) / (2 * spread**2))  # (n, K, w)
+    down = torch.exp(-((y - points[..., 1:2]) ** 2) / (2 * spread**2))  # (n, K, h)
+    return (down.unsqueeze(3) * across.unsqueeze(2)).flatten(2)

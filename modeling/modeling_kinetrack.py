@@ -9,8 +9,8 @@ from ..configuration.configuration_kinetrack import KineTrackConfig
 from ..modeling.attention_kinetrack import AttentionMemory, HierarchicalAttention, cell_overlap
 from ..modeling.difference_kinetrack import MotionEncoder
 from ..modeling.encoder_kinetrack import ChannelNorm, SpatialEncoder
-from ..modeling.heads_kinetrack import ActionHead, TrackingHead
-from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, prior_bias
+from ..modeling.heads_kinetrack import ActionHead, TrackingHead, prior_bias
+from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, locate_keypoints, widened
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses, weighted_sum
 from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
 from ..modeling.pieces_kinetrack import in_pieces
@@ -45,8 +45,6 @@ class KineTrackPreTrainedModel(PreTrainedModel):
             module.initialize_backbone(self.config)
         elif isinstance(module, MotionEncoder):
             init.constant_(module.gain, 0.1)
-        elif isinstance(module, KeypointHead):
-            init.constant_(module.heatmap.bias, prior_bias())
         elif isinstance(module, TrackingHead):
             init.zeros_(module.attention_gain)
             init.constant_(module.heatmap.bias, prior_bias())
@@ -135,8 +133,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         motion_memory = None
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
-            keypoints = None if keypoint_logits is None else keypoint_logits.detach().sigmoid()
-            change, motion_memory = self.motion(fine, keypoints, batch, frame_mask, *past)
+            change, motion_memory = self.motion(fine, batch, frame_mask, *past)
             features = features + change
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
@@ -161,6 +158,10 @@ class KineTrackModel(KineTrackPreTrainedModel):
         alpha, pooled, scores = self.attention.attend_space(
             features.flatten(0, 1), overlap.repeat_interleave(length, dim=0)
         )  # (BT, 1, H16, W16), (BT, 1, D), (BT, 1)
+        if keypoint_logits is not None:
+            area = (pixel_mask, None, batch, height, width, features.device, self.config.output_stride)
+            whole = self.region_overlap(*area).repeat_interleave(length, dim=0)  # (BT, 1, H8, W8)
+            pooled = self._with_poses(pooled, keypoint_logits, whole)
         beta, summary, memory = self.attention.attend_time(
             scores.view(batch, length),
             pooled.view(batch, length, -1),
@@ -193,10 +194,10 @@ class KineTrackModel(KineTrackPreTrainedModel):
         anchor = self.norm.weight  # new tensors are of its type, on its device
         grid = (height // stride, width // stride, size)
         cached = self.config.temporal_kernel_size - 1
-        memory = self.attention.empty_memory(anchor.new_zeros(batch, size))
+        memory = self.attention.empty_memory(anchor.new_zeros(batch, self.config.region_size))
         motion = None
         if self.motion is not None:
-            motion = anchor.new_zeros(batch, self.motion.memory_channels, height // 8, width // 8)
+            motion = anchor.new_zeros(batch, self.config.motion_channels, height // 8, width // 8)
         return KineTrackState(
             hidden=tuple(anchor.new_zeros(batch, *grid) for _ in self.propagation),
             cache=tuple(anchor.new_zeros(batch, cached, *grid) for _ in self.propagation),
@@ -219,8 +220,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
         height: int,
         width: int,
         device: torch.device,
+        stride: int | None = None,
     ) -> torch.Tensor:
-        """Overlap of stride-16 cells with boxes cut to the valid area, or with that area when boxes is None.
+        """Overlap of cells with boxes cut to the valid area, or with that area when boxes is None.
 
         Args:
             pixel_mask: (B, H, W) or None.
@@ -229,11 +231,12 @@ class KineTrackModel(KineTrackPreTrainedModel):
             height: H of the model input.
             width: W of the model input.
             device: of the features; the model's own is none when its weights are offloaded.
+            stride: pixels a cell; None: those of F, 16.
 
         Returns:
-            (B, R, H/16, W/16), R = 1 without boxes; zero for boxes outside or not finite.
+            (B, R, H/stride, W/stride), R = 1 without boxes; zero for boxes outside or not finite.
         """
-        stride = self.config.feature_stride
+        stride = stride or self.config.feature_stride
         if pixel_mask is None:
             extent = torch.tensor([[width, height]], device=device, dtype=torch.float32).expand(batch, 2)
         else:
@@ -247,7 +250,11 @@ class KineTrackModel(KineTrackPreTrainedModel):
         return cell_overlap(area, height // stride, width // stride, stride)
 
     def attend_regions(
-        self, features: torch.Tensor, boxes: torch.Tensor, pixel_mask: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        boxes: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        keypoint_logits: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Eqs. 3 and 4 within boxes, on features already computed.
 
@@ -255,16 +262,36 @@ class KineTrackModel(KineTrackPreTrainedModel):
             features: `last_hidden_state` of single frames, (B, D, H/16, W/16).
             boxes: (B, R, 4) xyxy in pixels of the model input.
             pixel_mask: (B, H, W) or None.
+            keypoint_logits: of the same frames, (B, K, H/8, W/8); a model with keypoints needs them.
 
         Returns:
-            Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D).
+            Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D); with keypoints
+            (B, R, `config.region_size`), poses behind f.
+
+        Raises:
+            ValueError: a model with keypoints was given none.
         """
+        if (keypoint_logits is None) == bool(self.config.keypoints):
+            raise ValueError(
+                "`keypoint_logits` of the same frames belong with the features exactly if `config.keypoints` has names."
+            )
         height, width = (side * self.config.feature_stride for side in features.shape[-2:])
         overlap = self.region_overlap(pixel_mask, boxes, features.shape[0], height, width, features.device).to(
             features.dtype
         )
         _, pooled, scores = self.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
+        if keypoint_logits is not None:
+            near = (pixel_mask, widened(boxes), len(features), height, width, features.device)
+            pooled = self._with_poses(pooled, keypoint_logits, self.region_overlap(*near, self.config.output_stride))
         return scores, pooled
+
+    def _with_poses(self, pooled, keypoint_logits, weight):
+        """F (N, R, D) and the poses of the same regions, (N, R, `config.region_size`); no gradient beyond the maps.
+
+        The maps go on meaning keypoints: no action is learned in them.
+        """
+        poses = locate_keypoints(keypoint_logits.detach(), weight.detach(), self.config.output_stride)
+        return torch.cat([pooled, poses.flatten(2).to(pooled.dtype)], dim=-1)
 
     def _check_inputs(self, videos, frame_mask, pixel_mask, state):
         if videos.dim() != 5 or videos.shape[2] != 3 or videos.shape[1] < 1:
@@ -284,7 +311,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             memory = (batch, self.config.attention_window or 1)
             carried = [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]
             if self.motion is not None:
-                carried.append((state.motion, (batch, self.motion.memory_channels, height // 8, width // 8)))
+                carried.append((state.motion, (batch, self.config.motion_channels, height // 8, width // 8)))
             for tensor, wanted in carried:
                 shape = None if tensor is None else tuple(tensor.shape)
                 if shape != wanted:
@@ -366,8 +393,12 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         if self.action_head is not None:
             output.logits, output.group_logits = self.action_head(base.pooler_output)
             if region_boxes is not None:
-                output.region_logits, present = self._classify_tubes(base, region_boxes, frame_mask, pixel_mask)
+                summary, present = self._describe_tubes(base, region_boxes, frame_mask, pixel_mask)
+                output.region_logits, _ = self.action_head(summary)
                 if labels is not None:
+                    if self.config.keypoints:
+                        movement = self.action_head.classify_movement(summary)
+                        terms["movement"] = self._action_loss(movement, labels.where(present, -100))
                     terms["region"] = self._action_loss(output.region_logits, labels.where(present, -100))
                     if self.config.spatial_attention:
                         terms["attention"] = self._attention_loss(base, region_boxes, pixel_mask, labels != -100)
@@ -399,20 +430,21 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         output = KineTrackOutput(**output)  # in the documented order: the loss first, then the logits
         return output if _wants_dict(self.config, return_dict) else output.to_tuple()
 
-    def attend_regions(self, features, boxes, pixel_mask=None):
+    def attend_regions(self, features, boxes, pixel_mask=None, keypoint_logits=None):
         """See `KineTrackModel.attend_regions`."""
-        return self.kinetrack.attend_regions(features, boxes, pixel_mask)
+        return self.kinetrack.attend_regions(features, boxes, pixel_mask, keypoint_logits)
 
-    def _classify_tubes(self, base, boxes, frame_mask, pixel_mask):
-        """Logits (B, num_labels) within one tube a clip, and whether it is seen at all (B,)."""
+    def _describe_tubes(self, base, boxes, frame_mask, pixel_mask):
+        """R (B, `config.summary_size`) within one tube a clip, and whether it is seen at all (B,)."""
         batch, length = boxes.shape[:2]
         features = base.last_hidden_state.flatten(0, 1)  # (BT, D, H16, W16)
         if pixel_mask is not None:
             pixel_mask = pixel_mask.repeat_interleave(length, dim=0)
-        scores, pooled = self.attend_regions(features, boxes.reshape(-1, 1, 4), pixel_mask)
+        keypoints = None if base.keypoint_logits is None else base.keypoint_logits.flatten(0, 1)
+        scores, pooled = self.attend_regions(features, boxes.reshape(-1, 1, 4), pixel_mask, keypoints)
         scores, pooled = scores.view(batch, length), pooled.view(batch, length, -1)
         _, summary, _ = self.kinetrack.attention.attend_time(scores, pooled, frame_mask)
-        return self.action_head(summary)[0], (scores > float("-inf")).any(1)
+        return summary, (scores > float("-inf")).any(1)
 
     def _attention_loss(self, base, boxes, pixel_mask, labelled):
         """-log of the share of alpha that lies in the labelled actor's box, averaged over the frames that have one."""

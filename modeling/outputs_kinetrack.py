@@ -14,9 +14,8 @@ class KineTrackState(ModelOutput):
         hidden (`tuple` of `num_propagation_layers` tensors `(B, H/16, W/16, D)`): h of every propagation block.
         cache (`tuple` of tensors `(B, k - 1, H/16, W/16, D)`): inputs of every block's temporal convolution.
         scores (`(B, W)`): the temporal attention's memory, see `AttentionMemory`.
-        features (`(B, W, D)`): likewise.
-        motion (`(B, M + K, H/8, W/8)`, *optional*): reduced features and keypoint maps of the last frame, see
-            `MotionEncoder`.
+        features (`(B, W, config.region_size)`): likewise.
+        motion (`(B, M, H/8, W/8)`, *optional*): reduced features of the last frame, see `MotionEncoder`.
     """
 
     hidden: tuple[torch.Tensor, ...] | None = None
@@ -82,7 +81,8 @@ class KineTrackModelOutput(ModelOutput):
         last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
         pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
         keypoint_logits (`(B, T, K, H/8, W/8)`, *optional*): of the model's `keypoints`.
-        pooler_output (`(B, D)`): R, the representation seen from the last valid frame.
+        pooler_output (`(B, D)`): R, the representation seen from the last valid frame; with keypoints
+            `(B, config.summary_size)`, the movement behind R.
         spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
         temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
         state (`KineTrackState`): for the next chunk of the stream.
@@ -113,8 +113,8 @@ class KineTrackOutput(ModelOutput):
         heatmap_logits (`(B, T, C, H/8, W/8)`): object centres by class.
         distances (`(B, T, 4, H/8, W/8)`): pixels of the model input from cell centre to left, top, right, bottom.
         embeddings (`(B, T, E, H/8, W/8)`): identity, of unit length.
-        loss_terms (`dict` of scalars): those of action, region, attention, group_<name>, heatmap, box, identity and
-            keypoint that had labels.
+        loss_terms (`dict` of scalars): those of action, region, movement, attention, group_<name>, heatmap, box,
+            identity and keypoint that had labels.
 
     The others are as in `KineTrackModelOutput`.
     """

@@ -224,7 +224,7 @@ class KineTrackSession:
                 self._state.load_tensors(state["temporal"])
             if self._memories is not None:
                 self._memories.load_state_dict(
-                    state["memories"], next(self.model.parameters()).new_zeros(1, self.model.config.hidden_size)
+                    state["memories"], next(self.model.parameters()).new_zeros(1, self.model.config.region_size)
                 )
             self.tracker.load_state_dict(state["tracker"])
             self._frame_index, self._last_time = state["frame_index"], state["time"]
@@ -391,7 +391,7 @@ class KineTrackSession:
                 self._track(output, result)
                 pending.spent["association"] = clock.perf_counter() - started
             if self.with_actions:
-                self._recognise(output, output.last_hidden_state[:, 0], result)  # (1, D, H16, W16)
+                self._recognise(output, result)
             self._describe_attention(output, result)
             if pending.ticks:
                 self._standing = {name: getattr(result, name) for name in _CLIP_FIELDS}
@@ -442,7 +442,7 @@ class KineTrackSession:
         result.boxes = tracks.xyxy.astype(np.float32)
         result.scores = tracks.confidence.astype(np.float32)
 
-    def _recognise(self, output, features, result):
+    def _recognise(self, output, result):
         """Actions of the clip and of every track; fills the result and, on a tick, the tracks' memories."""
         temperature = self.model.config.action_temperature
         result.clip_action = _kept((output.logits[0].float() / temperature).softmax(-1))
@@ -451,13 +451,20 @@ class KineTrackSession:
         }
         if not self.with_tracking:
             return
-        boxes = torch.from_numpy(result.boxes).to(features.device) * self._scale
-        scores, pooled = self.model.attend_regions(features, boxes[None], self._pixel_mask)  # (1, N), (1, N, D)
-        representation = self._memories.attend(result.track_ids, scores[0], pooled[0], commit=result.updated)
+        scores, pooled = self._attend(output, result.boxes)
+        representation = self._memories.attend(result.track_ids, scores, pooled, commit=result.updated)
         if result.updated:
             self._memories.keep(self.tracker.known_ids)
         logits, _ = self.model.action_head(representation)
         result.actions = _kept((logits.float() / temperature).softmax(-1))
+
+    def _attend(self, output, boxes):
+        """`attend_regions` in (N, 4) boxes of the original frame: scores (N,) and what is remembered of each (N, …)."""
+        features, keypoints = output.last_hidden_state[:, 0], output.keypoint_logits  # (1, D, H16, W16)
+        keypoints = None if keypoints is None else keypoints[:, 0]  # (1, K, H8, W8)
+        scaled = torch.from_numpy(boxes).to(features.device) * self._scale
+        scores, pooled = self.model.attend_regions(features, scaled[None], self._pixel_mask, keypoints)
+        return scores[0], pooled[0]
 
     def _describe_attention(self, output, result):
         rows, columns = self._attended

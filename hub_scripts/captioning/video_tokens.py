@@ -83,15 +83,14 @@ class TokenSession(KineTrackSession):
         places = np.array([place for _, place in described], np.float32).reshape(-1, len(PLACES))
         return VideoTokens(frames, features, places)
 
-    def _recognise(self, output, features, result):
-        super()._recognise(output, features, result)
+    def _recognise(self, output, result):
+        super()._recognise(output, result)
         if not result.updated:
             return
         size = np.array([result.width, result.height] * 2, np.float32)
         boxes = np.concatenate([[[0, 0, *size[:2]]], result.boxes]).astype(np.float32)  # (1 + N, 4)
-        scaled = torch.from_numpy(boxes).to(features.device) * self._scale
-        scores, pooled = self.model.attend_regions(features, scaled[None], self._pixel_mask)  # (1, 1 + N), (…, D)
-        scores, pooled = scores[0].float().cpu().numpy(), pooled[0].float().cpu().numpy()
+        scores, pooled = (part.float().cpu().numpy() for part in self._attend(output, boxes))  # (1 + N,), (1 + N, …)
+        pooled = pooled[:, : self.model.config.hidden_size]  # without poses
         number = len(self._frames)
         self._frames.append(pooled[0].copy())
         for row, identity in enumerate(result.track_ids.tolist(), start=1):

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 
 from .graph_state import GraphState, evaluate_shape
 
-_FRAME_MAPS = ("heatmap_logits", "distances", "embeddings", "spatial_attention", "last_hidden_state")
+_FRAME_MAPS = (
+    "heatmap_logits",
+    "distances",
+    "embeddings",
+    "keypoint_logits",
+    "spatial_attention",
+    "last_hidden_state",
+)
 _GROUP = "group_logits."
 _ROUND = 16  # regions
 
@@ -26,6 +33,7 @@ class StepOutput:
     heatmap_logits: torch.Tensor | None = None
     distances: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
+    keypoint_logits: torch.Tensor | None = None
     group_logits: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -139,15 +147,24 @@ class ExportedParts:
         stride = self.config.output_stride
         return pixel_mask[:, stride // 2 :: stride, stride // 2 :: stride].bool()
 
-    def attend_regions(self, features: torch.Tensor, boxes: torch.Tensor, pixel_mask: torch.Tensor):
+    def attend_regions(
+        self,
+        features: torch.Tensor,
+        boxes: torch.Tensor,
+        pixel_mask: torch.Tensor,
+        keypoint_logits: torch.Tensor | None = None,
+    ):
         """Eqs. 3 and 4 within boxes: scores (B, R) and f (B, R, D). Arguments as for `KineTrackModel`."""
         if not boxes.shape[1]:
-            return features.new_zeros(len(boxes), 0), features.new_zeros(len(boxes), 0, features.shape[1])
+            return features.new_zeros(len(boxes), 0), features.new_zeros(len(boxes), 0, self.config.region_size)
         count = boxes.shape[1]
         # Runtimes are slow where sizes change all the time; boxes that are nowhere make up the round number.
         boxes = F.pad(boxes.float(), (0, 0, 0, -count % _ROUND))
         content = _shown(pixel_mask)
-        found = self._engines["regions"].run({"last_hidden_state": features, "boxes": boxes, "content_size": content})
+        feeds = {"last_hidden_state": features, "boxes": boxes, "content_size": content}
+        if keypoint_logits is not None:
+            feeds["keypoint_logits"] = keypoint_logits
+        found = self._engines["regions"].run(feeds)
         return found["score"][:, :count], found["pooled"][:, :count]
 
     def _classify(self, representation: torch.Tensor):
@@ -179,7 +196,7 @@ class _RecalledAttention:
     """The temporal attention of a session's tracks, by the graph `recall`."""
 
     def __init__(self, config, engine):
-        self._size, self._window, self._engine = config.hidden_size, config.attention_window or 1, engine
+        self._size, self._window, self._engine = config.region_size, config.attention_window or 1, engine
 
     def empty_memory(self, pooled: torch.Tensor) -> _Memory:
         count, window = len(pooled), self._window

@@ -17,6 +17,7 @@ _FRAME_OUTPUTS = {
     "heatmap_logits": ("height/8", "width/8"),
     "distances": ("height/8", "width/8"),
     "embeddings": ("height/8", "width/8"),
+    "keypoint_logits": ("height/8", "width/8"),
     "spatial_attention": ("height/16", "width/16"),
     "last_hidden_state": ("height/16", "width/16"),
 }
@@ -100,10 +101,10 @@ class _Regions(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, last_hidden_state, boxes, content_size):
+    def forward(self, last_hidden_state, boxes, content_size, keypoint_logits=None):
         stride = self.model.config.feature_stride
         mask = frame_mask_of(last_hidden_state.repeat_interleave(stride, 2).repeat_interleave(stride, 3), content_size)
-        return self.model.attend_regions(last_hidden_state, boxes, mask)
+        return self.model.attend_regions(last_hidden_state, boxes, mask, keypoint_logits)
 
 
 class _Recall(nn.Module):
@@ -142,11 +143,13 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] = ()) -> dict[st
         "heatmap_logits": (len(config.object_classes),),
         "distances": (4,),
         "embeddings": (config.embedding_size,),
+        "keypoint_logits": (len(config.keypoints),),
         "spatial_attention": (),
         "last_hidden_state": (config.hidden_size,),
     }
     for name, grid in _FRAME_OUTPUTS.items():
-        if model.tracking_head is not None or grid[0] == "height/16":
+        there = config.keypoints if name == "keypoint_logits" else model.tracking_head is not None
+        if there or grid[0] == "height/16":
             shapes[name] = ("batch", *frames, *channels[name], *grid)
     return shapes
 
@@ -188,7 +191,9 @@ def clip_graph(model, num_frames: int) -> Graph:
 
 def region_graphs(model) -> list[Graph]:
     """Who does what: `regions` on a frame's features, `recall` on tracks' memories, and the `actions` that follow."""
-    size, window = model.config.hidden_size, model.config.attention_window or 1
+    config, window = model.config, model.config.attention_window or 1
+    size, summary = config.region_size, config.summary_size
+    maps = {"keypoint_logits": ("batch", len(config.keypoints), "height/8", "width/8")} if config.keypoints else {}
     attention = model.kinetrack.attention
     memory = {"scores": ("tracks", window), "features": ("tracks", window, size)}
     memory_type = type(attention.empty_memory(torch.zeros(1, size)))
@@ -197,9 +202,10 @@ def region_graphs(model) -> list[Graph]:
             "regions",
             _Regions(model),
             {
-                "last_hidden_state": ("batch", size, "height/16", "width/16"),
+                "last_hidden_state": ("batch", config.hidden_size, "height/16", "width/16"),
                 "boxes": ("batch", "regions", 4),
                 "content_size": ("batch", 2),
+                **maps,
             },
             {"score": ("batch", "regions"), "pooled": ("batch", "regions", size)},
         ),
@@ -207,12 +213,12 @@ def region_graphs(model) -> list[Graph]:
             "recall",
             _Recall(attention, memory_type),
             {"score": ("tracks",), "pooled": ("tracks", size), **memory},
-            {"representation": ("tracks", size)} | {f"new.{name}": shape for name, shape in memory.items()},
+            {"representation": ("tracks", summary)} | {f"new.{name}": shape for name, shape in memory.items()},
         ),
         Graph(
             "actions",
             _Actions(model.action_head),
-            {"representation": ("tracks", size)},
-            action_shapes(model.config, "tracks"),
+            {"representation": ("tracks", summary)},
+            action_shapes(config, "tracks"),
         ),
     ]

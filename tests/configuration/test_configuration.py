@@ -89,6 +89,7 @@ def test_loss_weights_given_in_part_keep_the_other_defaults():
         "group": 0.5,
         "attention": 0.1,
         "keypoint": 1.0,
+        "movement": 1.0,
     }
 
 
@@ -103,6 +104,11 @@ def test_loss_weights_given_in_part_keep_the_other_defaults():
         ("num_propagation_layers", {"num_propagation_layers": -1}),
         ("scan", {"scan": "associative"}),
         ("attention_window", {"attention_window": 0}),
+        ("keypoints", {"keypoints": ["head", "head"]}),
+        ("keypoints", {"keypoints": ["head"], "attention_window": None}),
+        ("keypoint_channels", {"keypoint_channels": 0}),
+        ("pose_channels", {"pose_channels": 0}),
+        ("pose_dropout", {"pose_dropout": 1.0}),
         ("bidirectional", {"bidirectional": True, "num_propagation_layers": 0}),
         ("tracking_head", {"classification_head": False, "tracking_head": False}),
         ("object_classes", {"object_classes": []}),

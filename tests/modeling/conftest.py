@@ -47,6 +47,8 @@ def make_config(tiny_backbone):
             "motion_channels": 4,
             "motion_reach": 1,
             "keypoints": ["head", "left_foot", "right_foot"],
+            "keypoint_channels": 8,
+            "pose_channels": 4,
             "embedding_size": 6,
             "num_propagation_layers": 2,
             "attention_window": None,
@@ -54,7 +56,10 @@ def make_config(tiny_backbone):
             "label_groups": {"fight": ["noFight", "fight"]},
             "object_classes": ["person", "ball"],
         }
-        return KineTrackConfig(**{**settings, **overrides})
+        settings |= overrides
+        if settings["attention_window"] is None and "keypoints" not in overrides:
+            settings["keypoints"] = []  # poses are followed through a window
+        return KineTrackConfig(**settings)
 
     return make
 

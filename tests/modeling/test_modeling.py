@@ -57,7 +57,7 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
         "keypoint_logits": (2, 3, 3, 8, 12),
     }
     if model_class is KineTrackModel:
-        shapes |= {"pooler_output": (2, 8), "pyramid_features": (2, 3, 8, 8, 12)}
+        shapes |= {"pooler_output": (2, 8 + 2 * 4), "pyramid_features": (2, 3, 8, 8, 12)}
     if model_class in (KineTrackForVideoClassification, KineTrackForVideoAnalysis):
         shapes |= {"logits": (2, 3), "region_logits": (2, 3)}
         assert {name: tuple(t.shape) for name, t in output.group_logits.items()} == {"fight": (2, 2)}
@@ -74,7 +74,7 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
     assert len(output.hidden_states) == 3
     state = output.state
     assert [tuple(t.shape) for t in (*state.hidden, *state.cache)] == [(2, 4, 6, 8)] * 2 + [(2, 2, 4, 6, 8)] * 2
-    assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8)
+    assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8 + 3 * 3)
     assert state.motion.shape == (2, 4 + 3, 8, 12)
 
 
@@ -244,11 +244,11 @@ def test_integer_masks_mean_the_same_as_boolean_ones(make_model, make_clip):
 
 
 def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
-    model = make_model(loss_weights={"box": 3.0, "group": 0.25, "heatmap": 0.0})
+    model = make_model(attention_window=4, loss_weights={"box": 3.0, "group": 0.25, "heatmap": 0.0})
     with torch.no_grad():
         output = model(make_clip(2, 3), **all_labels())
     terms = output.loss_terms
-    weights = {"action": 1.0, "region": 1.0, "attention": 0.1, "group_fight": 0.25}
+    weights = {"action": 1.0, "region": 1.0, "movement": 1.0, "attention": 0.1, "group_fight": 0.25}
     weights |= {"heatmap": 0.0, "box": 3.0, "identity": 0.5, "keypoint": 1.0}
     assert set(terms) == set(weights)
     assert output.loss.item() == pytest.approx(sum(weights[name] * terms[name].item() for name in terms))
@@ -257,12 +257,12 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
 @pytest.mark.parametrize(
     ("changes", "missing"),
     [
-        ({"labels": None}, {"action", "region", "attention"}),
-        ({"labels": torch.tensor([-100, -100])}, {"action", "region", "attention"}),
+        ({"labels": None}, {"action", "region", "movement", "attention"}),
+        ({"labels": torch.tensor([-100, -100])}, {"action", "region", "movement", "attention"}),
         ({"group_labels": None}, {"group_fight"}),
         ({"group_labels": {"fight": torch.tensor([-100, -100])}}, {"group_fight"}),
-        ({"region_boxes": None}, {"region", "attention"}),
-        ({"region_boxes": torch.full((2, 3, 4), float("nan"))}, {"region", "attention"}),
+        ({"region_boxes": None}, {"region", "movement", "attention"}),
+        ({"region_boxes": torch.full((2, 3, 4), float("nan"))}, {"region", "movement", "attention"}),
         ({"frame_labels": None}, {"heatmap", "box", "identity", "keypoint"}),
         ({"frame_labels": [[None] * 3] * 2}, {"heatmap", "box", "identity", "keypoint"}),
         ({"frame_labels": [[frame_label(), None, None], [None] * 3]}, {"identity"}),
@@ -281,8 +281,8 @@ def test_loss_is_the_weighted_sum_of_named_terms(make_model, make_clip):
 )
 def test_missing_labels_switch_their_terms_off(make_model, make_clip, changes, missing):
     with torch.no_grad():
-        output = make_model()(make_clip(2, 3), **(all_labels() | changes))
-    everything = {"action", "region", "attention", "group_fight", "heatmap", "box", "identity", "keypoint"}
+        output = make_model(attention_window=4)(make_clip(2, 3), **(all_labels() | changes))
+    everything = {"action", "region", "movement", "attention", "group_fight", "heatmap", "box", "identity", "keypoint"}
     assert set(output.loss_terms) == everything - missing
     assert output.loss.isfinite()
 
