@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..processing.clip_score_kinetrack import ClipScore
 from ..processing.session_kinetrack import KineTrackSession

@@ -23,9 +23,9 @@ The temporal part was trained at {rate:g} frames a second: at higher rates, carr
 """
 
 _REGIONS = """
-For what each tracked person does, after `step`: `regions` takes `last_hidden_state`{keypoints} and the boxes of a frame,
-in pixels of the input; its `score` and `pooled` go through `recall` with each track's own `scores` and `features`, which begin
-and are carried like the state; `actions` turns its `representation` into logits.
+For what each tracked person does, after `step`: `regions` takes `last_hidden_state`{keypoints} and the boxes of a
+frame, in pixels of the input; its `score` and `pooled` go through `recall` with each track's own `scores` and
+`features`, which begin and are carried like the state; `actions` turns its `representation` into logits.
 """
 
 _RUN = {

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...processing.graphs.graph_cache import weight_hash
 from ...processing.session_kinetrack import KineTrackSession

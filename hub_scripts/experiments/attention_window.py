@@ -15,7 +15,7 @@ from ..evaluation_runs import RegionSession, Stopwatch, classify_people
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant, hits_text, spread
 from .features import film_names, neighbour_names
 from .frame_streams import attend_at_every_frame
-from .long_streams import EncodedFrames, attend, play, read_spans, shuffled_passes
+from .long_streams import EncodedFrames, attend, play, read_spans, shuffled_passes, without_poses
 from .plots import draw_intervals, new_figure, save_figure
 from .statistics import Interval, bootstrap_difference, bootstrap_mean, share_by_unit, simultaneous_level
 
@@ -74,7 +74,8 @@ class AttentionWindow(Experiment):
         """See `Experiment.prepare`."""
         self._frames = self.protocol(inputs.quick)["stream_frames"]
         self._size = (64, 96) if inputs.quick else (192, 256)
-        self._model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
+        model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
+        self._model = without_poses(model)
         self._untrained = inputs.quick
         self._actions = action_sources(inputs.data, "dev", sets=(ACTION_SET,))
         fights = "fight" in (self._model.config.label_groups or {})

@@ -6,6 +6,7 @@ the model's own forward pass with its own state, in chunks, which gives what sin
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,18 @@ def shuffled_passes(spans: Sequence[tuple[int, int]], count: int, seed: int) -> 
             ends.append(len(order))
             clips.append(clip)
     return order, ends, clips
+
+
+def without_poses(model: nn.Module) -> nn.Module:
+    """The same model reading R alone: what these experiments ask about. One without keypoints is returned as it is."""
+    if not model.config.keypoints:
+        return model
+    config = deepcopy(model.config)
+    config.keypoints = []
+    plain = type(model)(config)
+    own = plain.state_dict()
+    plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in own})
+    return plain.eval()
 
 
 @dataclass

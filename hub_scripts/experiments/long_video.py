@@ -24,6 +24,7 @@ from .long_streams import (
     shapes_loop,
     sharpness,
     shuffled_passes,
+    without_poses,
 )
 from .plots import new_figure, save_figure
 from .statistics import bootstrap_difference, bootstrap_mean, share_by_unit, simultaneous_level
@@ -70,7 +71,8 @@ class LongVideo(Experiment):
         self._quick = inputs.quick
         self._settings = self.protocol(inputs.quick)
         self._size = (64, 96) if inputs.quick else (192, 256)
-        self._model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
+        model, self._processor = load_model(inputs.model, "cpu", allow_untrained=inputs.quick, backend="torch")
+        self._model = without_poses(model)
         self._clips = [source for source in action_sources(inputs.data, "val", sets=(ACTION_SET,))]
         self._sequence = Path(inputs.data) / "mot" / "val" / "TUD-Stadtmitte"
         if not self._clips:

@@ -128,6 +128,7 @@ class _Head:
 
     class config:
         id2label = {0: "throw", 1: "walk"}
+        summary_size = 1
 
     @staticmethod
     def action_head(features):
