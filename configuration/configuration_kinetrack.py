@@ -72,7 +72,7 @@ class KineTrackConfig(PreTrainedConfig):
             and adds what their movement says to the logits; none by default.
         keypoint_channels (`int`, *optional*, defaults to 64): Width of the head that finds keypoints.
         pose_channels (`int`, *optional*, defaults to 128): Width of the network over time that reads them.
-        pose_dropout (`float`, *optional*, defaults to 0.4): Dropout in that network.
+        pose_dropout (`float`, *optional*, defaults to 0.3): Dropout in that network.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -146,7 +146,7 @@ class KineTrackConfig(PreTrainedConfig):
     keypoints: list[str] | None = None
     keypoint_channels: int = 64
     pose_channels: int = 128
-    pose_dropout: float | int = 0.4
+    pose_dropout: float | int = 0.3
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False

@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +54,17 @@ class Settings:
         learning_rate: the highest of a one-cycle schedule.
         weight_decay: of AdamW.
         seed: of weights, order and variation.
+        compile: encode with `torch.compile`, which takes a while to begin and is about twice as fast.
     """
 
-    passes: int = 3
+    passes: int = 2
     epochs: int = 3
-    movement_epochs: int = 40
+    movement_epochs: int = 120
     batch_size: int = 32
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     seed: int = 0
+    compile: bool = False
 
 
 @dataclass
@@ -89,21 +91,21 @@ class KeptClips:
 
 
 @torch.inference_mode()
-def keep_clips(model, clips: ActionClips, passes: int, folder: Path) -> KeptClips:
-    """Encodes every clip `passes` times, differently each time where `clips` varies them.
+def keep_clips(model, clips: ActionClips, settings: Settings, folder: Path) -> KeptClips:
+    """Encodes every clip `settings.passes` times, differently each time where `clips` varies them.
 
     Args:
         model: with the frozen encoder.
         clips: of one size, all of them with an actor.
-        passes: epochs.
+        settings: of the run.
         folder: for the features, which may be larger than memory.
     """
     height, width = (side // 8 for side in clips.form.canvas)
-    count, length = passes * len(clips), clips.form.num_frames
+    count, length = settings.passes * len(clips), clips.form.num_frames
     shape = (count, length, model.config.hidden_size, height, width)
     pyramids = np.lib.format.open_memmap(folder / "pyramids.npy", "w+", np.float16, shape)
-    encode = torch.compile(model.kinetrack.encoder)
-    order = [(turn, index) for turn in range(passes) for index in range(len(clips))]
+    encode = torch.compile(model.kinetrack.encoder) if settings.compile else model.kinetrack.encoder
+    order = [(turn, index) for turn in range(settings.passes) for index in range(len(clips))]
     rows = []
     loader = DataLoader(clips, sampler=order, batch_size=1, collate_fn=collate, num_workers=1)
     for number, batch in enumerate(tqdm(loader, desc="encoding", unit="clip")):
@@ -151,12 +153,13 @@ def train_keypoint_head(config, kept: KeptClips, chosen: np.ndarray, settings: S
 
 @torch.inference_mode()
 def find_poses(config, head: KeypointHead, kept: KeptClips, chosen: np.ndarray) -> torch.Tensor:
-    """(n, T, 3K) poses of the actors of chosen clips, as the model finds them."""
+    """(n, T, 2, 3K) poses of chosen clips as the model finds them: in the actor's box, and in the whole frame."""
     stride, found = config.output_stride, []
     for clip in chosen:
-        logits = head(torch.from_numpy(kept.pyramids[clip]).float())
+        logits = head(torch.from_numpy(np.array(kept.pyramids[clip])).float())
         overlap = cell_overlap(widened(kept.boxes[clip].nan_to_num(0.0)), *logits.shape[-2:], stride)
-        found.append(locate_keypoints(logits, (overlap * kept.cells[clip])[:, None], stride)[:, 0].flatten(1))
+        regions = torch.stack([overlap, torch.ones_like(overlap)], 1) * kept.cells[clip]
+        found.append(locate_keypoints(logits, regions, stride).flatten(2))
     return torch.stack(found)
 
 
@@ -213,27 +216,22 @@ def train_movement(model, poses: torch.Tensor, seen: torch.Tensor, actions: torc
 
 @torch.inference_mode()
 def dev_logits(model, data: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the dev clips' actors: logits without the movement (N, C), of the movement alone (N, C), and classes (N,)."""
+    """Of N dev clips: logits without the movement (2, N, C), of the movement alone (2, N, C), and classes (N,).
+
+    The first are seen in the actor's box, the second in the whole frame.
+    """
     sources = action_sources(data, "dev", sets=(ACTION_SET,))
     form = evaluation_form(replace(ACTION_FORM, num_frames=24), (256, 320), model.config.frame_rate)
-    still, moving, wanted = [], [], []
+    summaries, wanted = [], []
     for batch in tqdm(DataLoader(ActionClips(sources, form, train=False), collate_fn=collate), desc="dev", unit="clip"):
-        names = ("pixel_values_videos", "frame_mask", "pixel_mask", "region_boxes")
-        output = model(**{name: batch[name] for name in names})
-        boxes, length = batch["region_boxes"][0], batch["region_boxes"].shape[1]
-        scores, pooled = model.attend_regions(
-            output.last_hidden_state[0],
-            boxes[:, None],
-            batch["pixel_mask"].expand(length, -1, -1),
-            output.keypoint_logits[0],
-        )
-        attention = model.kinetrack.attention
-        _, summary, _ = attention.attend_time(scores.T, pooled.transpose(0, 1), batch["frame_mask"])
-        movement = model.action_head.classify_movement(summary)
-        still.append(model.action_head(summary)[0] - movement)
-        moving.append(movement)
+        given = {name: batch[name] for name in ("pixel_values_videos", "frame_mask", "pixel_mask")}
+        base = model.kinetrack(**given)
+        inside, _ = model.describe_tubes(base, batch["region_boxes"], given["frame_mask"], given["pixel_mask"])
+        summaries.append(torch.stack([inside, base.pooler_output]))
         wanted.append(batch["labels"])
-    return torch.cat(still), torch.cat(moving), torch.cat(wanted)
+    summary = torch.cat(summaries, 1)  # (2, N, ...)
+    movement = model.action_head.classify_movement(summary)
+    return model.action_head(summary)[0] - movement, movement, torch.cat(wanted)
 
 
 def choose_share(still: torch.Tensor, moving: torch.Tensor, wanted: torch.Tensor) -> tuple[float, float]:
@@ -241,7 +239,8 @@ def choose_share(still: torch.Tensor, moving: torch.Tensor, wanted: torch.Tensor
 
     def likelihood(logarithms):
         share, temperature = np.exp(logarithms)
-        return float(F.cross_entropy((still + share * moving) / temperature, wanted))
+        logits = (still + share * moving) / temperature  # (2, N, C)
+        return float(F.cross_entropy(logits.flatten(0, 1), wanted.repeat(2)))
 
     share, temperature = np.exp(minimize(likelihood, np.zeros(2), method="Nelder-Mead").x)
     return float(share), float(temperature)
@@ -265,12 +264,12 @@ def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Modu
     if not sources:
         raise ValueError(f"No training clip below {data} has keypoints; run `hub_scripts.data.keypoints` first.")
     with tempfile.TemporaryDirectory() as folder:
-        kept = keep_clips(model, ActionClips(sources, _FORM, seed=settings.seed), settings.passes, Path(folder))
+        kept = keep_clips(model, ActionClips(sources, _FORM, seed=settings.seed), settings, Path(folder))
         everything = np.arange(len(kept.films))
         films = sorted(set(kept.films))
         np.random.default_rng(settings.seed).shuffle(films)
         first = np.isin(kept.films, films[::2])
-        poses = torch.zeros(len(everything), kept.masks.shape[1], 3 * len(JOINTS))
+        poses = torch.zeros(len(everything), kept.masks.shape[1], 2, 3 * len(JOINTS))
         for half in (first, ~first):
             head = train_keypoint_head(model.config, kept, everything[half], settings)
             poses[~half] = find_poses(model.config, head, kept, everything[~half])
@@ -278,18 +277,22 @@ def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Modu
     model.kinetrack.keypoint_head.load_state_dict(head.state_dict())
     for module in (model.kinetrack.attention.pose_encoder, model.action_head.movement_classifier):
         module.requires_grad_(True)
-    seen = kept.boxes.isfinite().all(-1) & kept.masks
-    train_movement(model, poses, seen, kept.actions, settings)
+    seen = torch.cat([kept.boxes.isfinite().all(-1) & kept.masks, kept.masks])
+    train_movement(model, torch.cat(poses.unbind(2)), seen, kept.actions.repeat(2), settings)
     model.requires_grad_(True)
     still, moving, wanted = dev_logits(model, data)
     share, temperature = choose_share(still, moving, wanted)
     for parameter in model.action_head.movement_classifier.parameters():
         parameter.data.mul_(share)
     top1 = {
-        name: float((logits.argmax(1) == wanted).float().mean())
+        name: (logits.argmax(-1) == wanted).float().mean(1).tolist()
         for name, logits in (("without", still), ("movement", moving), ("both", still + share * moving))
     }
-    return model, processor, {"dev_region_top1": top1, "movement_factor": share, "dev_temperature": temperature}
+    return (
+        model,
+        processor,
+        {"dev_top1_in_box_and_frame": top1, "movement_factor": share, "dev_temperature": temperature},
+    )
 
 
 def _has_keypoints(labels) -> bool:
@@ -321,8 +324,9 @@ def main() -> None:
     parser.add_argument("model", help="folder, name or Hub id of a trained model")
     parser.add_argument("--data", required=True, help="data root that holds actions/, with train_keypoints")
     parser.add_argument("--output", required=True, type=Path, help="folder for the model with poses")
-    for name, value in Settings().__dict__.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value}")
+    for name, value in asdict(Settings()).items():
+        kind = {"action": "store_true"} if isinstance(value, bool) else {"type": type(value)}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=f"default: {value}", **kind)
     arguments = vars(parser.parse_args())
     checkpoint, data, output = (arguments.pop(name) for name in ("model", "data", "output"))
     model, processor, found = train_poses(checkpoint, data, Settings(**arguments))

@@ -91,7 +91,7 @@ def keypoint_loss(config, logits: torch.Tensor, frame_labels: list, valid: torch
     """Cross entropy of p against a Gaussian about the keypoint, and the distance of y from it; None without keypoints.
 
     Distances are relative to the square root of the person's area. Both are averaged over all known keypoints, weighed
-    by their weights.
+    by their weights, and over two regions: the person's box, and the whole frame, where nobody else has keypoints.
 
     Args:
         config: `KineTrackConfig`.
@@ -122,22 +122,27 @@ def keypoint_loss(config, logits: torch.Tensor, frame_labels: list, valid: torch
         return None
     if not where:
         return 0.0 * logits.float().sum()
+    alone = torch.tensor([where.count(place) == 1 for place in where], device=logits.device)  # (n,)
     rows, columns = torch.tensor(where, device=logits.device).unbind(1)
     boxes = torch.stack(boxes).to(logits.device, torch.float32)  # (n, 4)
     points = torch.stack(points).to(logits.device, torch.float32)  # (n, K, 3)
     stride = config.output_stride
-    overlap = cell_overlap(widened(boxes), height, width, stride) * valid[rows]  # (n, h, w)
-    maps = logits[rows, columns].float()  # (n, K, h, w)
-    places = locate_keypoints(maps, overlap[:, None], stride)[:, 0, :, :2]  # (n, K, 2)
     size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1).prod(-1).sqrt()[:, None]  # (n, 1)
-    wanted = _targets(points, size, height, width, stride) * (overlap > 0).flatten(1)[:, None]  # (n, K, G)
-    known = points[..., 2] * (wanted.sum(-1) > 0)
-    wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1e-6)
-    inside = overlap.flatten(1)[:, None].clamp(min=1e-6).log()  # (n, 1, G)
-    entropy = -(wanted * (maps.flatten(2) + inside).log_softmax(-1)).sum(-1)  # (n, K)
-    distance = (places - points[..., :2]).abs().sum(-1) / size
-    total = mean_over_processes(known.sum()).clamp(min=1e-6)
-    return ((entropy + _PLACE_WEIGHT * distance) * known).sum() / total
+    targets = _targets(points, size, height, width, stride)  # (n, K, G)
+    maps = logits[rows, columns].float()  # (n, K, h, w)
+    near = cell_overlap(widened(boxes), height, width, stride) * valid[rows]  # (n, h, w)
+    total = weight = 0.0
+    for overlap, counted in ((near, torch.ones_like(alone)), (valid[rows].float(), alone)):
+        wanted = targets * (overlap > 0).flatten(1)[:, None]
+        known = points[..., 2] * (wanted.sum(-1) > 0) * counted[:, None]  # (n, K)
+        wanted = wanted / wanted.sum(-1, keepdim=True).clamp(min=1e-6)
+        inside = overlap.flatten(1)[:, None].clamp(min=1e-6).log()  # (n, 1, G)
+        entropy = -(wanted * (maps.flatten(2) + inside).log_softmax(-1)).sum(-1)  # (n, K)
+        places = locate_keypoints(maps, overlap[:, None], stride)[:, 0, :, :2]  # (n, K, 2)
+        distance = (places - points[..., :2]).abs().sum(-1) / size
+        total = total + ((entropy + _PLACE_WEIGHT * distance) * known).sum()
+        weight = weight + known.sum()
+    return total / mean_over_processes(weight).clamp(min=1e-6)
 
 
 def _targets(points, size, height, width, stride):

@@ -19,7 +19,7 @@ from ...configuration.configuration_kinetrack import KineTrackConfig
 from ...modeling.attention_kinetrack import HierarchicalAttention
 from ...modeling.difference_kinetrack import MotionEncoder
 from ...modeling.heads_kinetrack import ActionHead
-from ...modeling.modeling_kinetrack import KineTrackPreTrainedModel
+from ...modeling.initialisation_kinetrack import KineTrackPreTrainedModel
 from ...modeling.propagation_kinetrack import TemporalPropagation
 
 PARAMETER_TOLERANCE = 0.05

@@ -61,11 +61,18 @@ def test_the_loss_falls_as_the_maps_get_right(make_config):
     assert losses[1] < losses[0] < losses[2]
 
 
-def test_an_unknown_keypoint_and_cells_far_from_the_person_teach_nothing(make_config):
+def test_an_unknown_keypoint_teaches_nothing(make_config):
     maps = torch.zeros(1, 3, HEIGHT, WIDTH, requires_grad=True)
     loss(make_config(attention_window=4), maps, person(HEAD, LEFT, UNKNOWN)).backward()
     assert maps.grad[0, :2].any() and not maps.grad[0, 2].any()
-    assert maps.grad[..., 9:].abs().max() < 1e-6 < maps.grad.abs().max()
+
+
+@pytest.mark.parametrize(("people", "far_away"), [(1, True), (2, False)])
+def test_only_somebody_who_is_alone_is_looked_for_in_the_whole_frame(make_config, people, far_away):
+    maps = torch.zeros(1, 3, HEIGHT, WIDTH, requires_grad=True)
+    frame = {"boxes": torch.tensor([BOX] * people), "keypoints": torch.tensor([[HEAD, LEFT, UNKNOWN]] * people)}
+    loss(make_config(attention_window=4), maps, frame).backward()
+    assert bool(maps.grad[..., 9:].abs().max() > 1e-4) == far_away
 
 
 def test_nothing_is_learned_in_padding(make_config):
