@@ -35,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "hidden_size": 128,
         "motion_channels": 32,
+        "attention_window": 16,
         "embedding_size": 64,
     },
 }

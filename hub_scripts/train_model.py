@@ -81,7 +81,10 @@ def load_checkpoint_model(name: str, data_labels: dict, overrides: dict) -> Kine
         # What was chosen and calibrated for the old classes says nothing about the new ones.
         model.config.action_temperature, model.config.action_threshold = 1.0, 0.0
     original = KineTrackForVideoAnalysis.from_pretrained(folder)
-    for key, layer in (("id2label", "action_head.classifier"), ("object_classes", "tracking_head.heatmap")):
+    layers = [("id2label", "action_head.classifier"), ("object_classes", "tracking_head.heatmap")]
+    if model.config.keypoints:
+        layers.append(("id2label", "action_head.movement_classifier"))
+    for key, layer in layers:
         if key in wanted:
             names, known = _names(wanted[key]), _names(getattr(old, key))
             kept = carry_classes(original.get_submodule(layer), known, model.get_submodule(layer), names)

@@ -1,7 +1,7 @@
 """Teaches a trained model people's poses and what their movements mean; everything else in it stays as it is.
 
     python -m kinetrack.hub_scripts.data.keypoints --data ROOT --output ROOT/actions/jhmdb/train_keypoints
-    python -m kinetrack.hub_scripts.train_poses kinetrack-nano --data ROOT --output runs/nano-poses
+    python -m kinetrack.hub_scripts.train_poses runs/nano/model --data ROOT --output runs/nano-poses --compile
 
 The training clips are encoded a few times, varied each time, and kept; on what is kept the keypoint head is trained
 with the machine-made joints, then the network over time and its classifier on the joints that the head itself finds.

@@ -73,7 +73,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if self.encoder.gradient_checkpointing and self.training and not frames.requires_grad:
             frames = frames.detach().requires_grad_()  # reentrant checkpoints pass gradients only to such inputs
         features, pyramid, fine = self.encoder(frames.flatten(0, 1))
-        keypoint_logits = None if self.keypoint_head is None else self.keypoint_head(pyramid)  # (BT, K, H8, W8)
+        keypoint_logits = None
+        if self.keypoint_head is not None:
+            keypoint_logits = in_pieces(self.keypoint_head, pyramid)  # (BT, K, H8, W8)
         motion_memory = None
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
@@ -449,7 +451,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
 
 
 class KineTrackForVideoClassification(_KineTrackWithHeads):
-    """KineTrack with the action head only; the stride-8 maps are never computed."""
+    """KineTrack with the action head only; stride-8 maps are computed only to find keypoints in them."""
 
     has_tracking_head = False
     # A checkpoint with both heads is a good one for this model: no report of what it leaves out.
