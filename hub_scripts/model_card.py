@@ -208,7 +208,10 @@ def _architecture(config, parameters: int, gflops: float, canvas: tuple[int, int
         ["attention window", f"{window} ticks at {config.frame_rate:g} Hz, {window / config.frame_rate:.1f} s"]
         if window
         else ["attention window", "all of the past"],
-        ["poses", f"{len(config.keypoints)} keypoints from stride 8, a network over time of {config.pose_channels} channels"]
+        [
+            "poses",
+            f"{len(config.keypoints)} keypoints from stride 8, a network over time of {config.pose_channels} channels",
+        ]
         if config.keypoints
         else ["poses", "–"],
         ["tracking head", f"centres at stride 8, embeddings of {config.embedding_size}"],

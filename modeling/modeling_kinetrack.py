@@ -75,7 +75,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         features, pyramid, fine = self.encoder(frames.flatten(0, 1))
         keypoint_logits = None
         if self.keypoint_head is not None:
-            keypoint_logits = in_pieces(self.keypoint_head, pyramid)  # (BT, K, H8, W8)
+            (keypoint_logits,) = in_pieces(lambda maps: (self.keypoint_head(maps),), pyramid)  # (BT, K, H8, W8)
         motion_memory = None
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
