@@ -15,11 +15,19 @@ from ..modeling.pieces_kinetrack import in_pieces
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3, pointwise 1x1, per-location normalisation, ReLU."""
+    """Depthwise convolution, pointwise 1x1, per-location normalisation, ReLU.
 
-    def __init__(self, num_channels: int, eps: float):
+    Args:
+        num_channels: D.
+        eps: of the normalisation.
+        kernel_size: of the depthwise convolution, odd.
+    """
+
+    def __init__(self, num_channels: int, eps: float, kernel_size: int = 3):
         super().__init__()
-        self.depthwise = nn.Conv2d(num_channels, num_channels, 3, padding=1, groups=num_channels, bias=False)
+        self.depthwise = nn.Conv2d(
+            num_channels, num_channels, kernel_size, padding=kernel_size // 2, groups=num_channels, bias=False
+        )
         self.pointwise = nn.Conv2d(num_channels, num_channels, 1, bias=False)
         self.norm = ChannelNorm(num_channels, eps)
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..modeling.attention_kinetrack import cell_overlap
 from ..modeling.backbone_kinetrack import ChannelNorm
+from ..modeling.encoder_kinetrack import SeparableConv
 from ..modeling.processes_kinetrack import mean_over_processes
 
 # A person's keypoints are looked for in the box, larger by this share of its sides: a raised hand may be beyond it.
@@ -39,15 +40,7 @@ class KeypointHead(nn.Module):
         self.reduce = nn.Sequential(
             nn.Conv2d(config.hidden_size, channels, 1, bias=False), ChannelNorm(channels, eps), nn.ReLU()
         )
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False),
-                nn.Conv2d(channels, channels, 1, bias=False),
-                ChannelNorm(channels, eps),
-                nn.ReLU(),
-            )
-            for _ in range(2)
-        )
+        self.blocks = nn.ModuleList(SeparableConv(channels, eps, kernel_size=5) for _ in range(2))
         self.maps = nn.Conv2d(channels, len(config.keypoints), 1)
 
     def forward(self, pyramid: torch.Tensor) -> torch.Tensor:
@@ -73,8 +66,8 @@ def locate_keypoints(logits: torch.Tensor, weight: torch.Tensor, stride: int) ->
     precise = torch.promote_types(logits.dtype, torch.float32)
     cells, weight = logits.flatten(2).to(precise), weight.flatten(2).to(precise)  # (N, K, G), (N, R, G)
     mass = torch.exp((cells - cells.amax(-1, keepdim=True)).clamp(min=-_LOGIT_RANGE)).transpose(1, 2)  # (N, G, K)
-    x = ((torch.arange(width, device=cells.device) + 0.5) * stride).expand(height, width).reshape(1, -1, 1)
-    y = ((torch.arange(height, device=cells.device) + 0.5) * stride)[:, None].expand(height, width).reshape(1, -1, 1)
+    number = torch.arange(height * width, device=cells.device)[None, :, None]  # of a cell, row by row
+    x, y = (number % width + 0.5) * stride, (number // width + 0.5) * stride  # (1, G, 1)
     tiny = torch.finfo(mass.dtype).tiny
     total = (weight @ mass).clamp(min=tiny)  # (N, R, K)
     concentration = (weight.square() @ mass.square()) / total.square().clamp(min=tiny)

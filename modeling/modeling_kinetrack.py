@@ -82,7 +82,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             change, motion_memory = self.motion(fine, batch, frame_mask, *past)
             features = features + change
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
-        features = features.permute(0, 2, 3, 1).unflatten(0, (batch, length))  # (B, T, H16, W16, D)
+        features = features.unflatten(0, (batch, length)).permute(0, 1, 3, 4, 2)  # (B, T, H16, W16, D)
 
         overlap = self.valid_overlap(pixel_mask, batch, height, width, features.device).to(features.dtype)
         cell_mask = (overlap > 0).to(features.dtype).unsqueeze(-1)  # (B, 1, H16, W16, 1)
@@ -115,7 +115,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             None if state is None else AttentionMemory(state.scores, state.features),
         )
         output = KineTrackModelOutput(
-            last_hidden_state=features.permute(0, 1, 4, 2, 3),
+            last_hidden_state=features.flatten(0, 1).permute(0, 3, 1, 2).unflatten(0, (batch, length)),
             pyramid_features=None if pyramid is None else pyramid.unflatten(0, (batch, length)),
             keypoint_logits=None if keypoint_logits is None else keypoint_logits.unflatten(0, (batch, length)),
             pooler_output=summary,

@@ -38,22 +38,38 @@ class FirstAxisNorm(nn.Module):
 
     Args:
         norm: a `ChannelNorm`.
+        centred: whether the inputs have a mean of zero over the channels, see `centre`; finding it is a pass more.
     """
 
-    def __init__(self, norm: nn.Module):
+    def __init__(self, norm: nn.Module, centred: bool = False):
         super().__init__()
         self.weight = nn.Parameter(norm.weight.detach()[:, None, None].clone())  # (D, 1, 1)
         self.bias = nn.Parameter(norm.bias.detach()[:, None, None].clone())
-        self.eps = norm.eps
+        self.eps, self.centred = norm.eps, centred
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, D, H, W) -> (N, D, H, W)."""
-        centred = inputs - inputs.mean(1, keepdim=True)
-        variance = (centred * centred).mean(1, keepdim=True)  # (N, 1, H, W)
-        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        if self.centred:
+            length = torch.linalg.vector_norm(inputs, dim=1, keepdim=True)  # (N, 1, H, W), one operation of a runtime
+            variance = length * length / len(self.weight)
+        else:
+            inputs = inputs - inputs.mean(1, keepdim=True)
+            variance = (inputs * inputs).mean(1, keepdim=True)  # (N, 1, H, W)
+        return inputs * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+
+def centre(convolution: nn.Conv2d) -> None:
+    """Makes the outputs of a convolution without bias have a mean of zero over the channels, in place.
+
+    The mean of its outputs is itself a convolution, by the mean of its kernels.
+    """
+    weight = convolution.weight.data.double()  # (D, C, 1, 1)
+    convolution.weight.data.copy_(weight - weight.mean(0, keepdim=True))
 
 
 _REPLACEMENTS = {"Conv2dSame": FixedPadConv, "ChannelNorm": FirstAxisNorm}
+# Modules in which a convolution without bias feeds nothing but the `norm` beside it.
+_NORMALISED = {"SeparableConv": "pointwise", "MotionEncoder": "reduce"}
 
 
 def exportable_copy(model: nn.Module) -> nn.Module:
@@ -64,6 +80,10 @@ def exportable_copy(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     for module in list(model.modules()):
+        normalised = _NORMALISED.get(type(module).__name__)
+        if normalised is not None:
+            centre(getattr(module, normalised))
+            module.norm = FirstAxisNorm(module.norm, centred=True)
         for name, child in list(module.named_children()):
             replacement = _REPLACEMENTS.get(type(child).__name__)
             if replacement is not None:
