@@ -56,7 +56,7 @@ def test_a_bundle_loads_without_the_package_from_a_folder_and_from_a_cache(made)
 def test_the_proof_notices_code_that_computes_something_else(made, tmp_path):
     broken = edited(made, tmp_path / "broken")
     module = broken / "heads_kinetrack.py"
-    module.write_text(module.read_text().replace("return self.classifier(hidden)", "return -self.classifier(hidden)"))
+    module.write_text(module.read_text().replace("= self.classifier(hidden)", "= -self.classifier(hidden)"))
     with pytest.raises(ProofError, match=r"differs from the package's in .*model.logits"):
         prove_bundle(broken)
 

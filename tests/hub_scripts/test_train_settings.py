@@ -86,7 +86,8 @@ def test_stages_of_the_backbone_learn_at_decaying_rates(model_folder):
         {"new": 1e-3, "balance": 1e-3}
         | {f"backbone_{depth}": 1e-4 * 0.5 ** (4 - depth) for depth in range(5)}  # the stem and four stages
     )
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) + 8
+    learned = len(list(model.parameters())) + len(model.config.loss_weights)
+    assert sum(len(group["params"]) for group in groups) == learned
     for group in groups:
         assert group["weight_decay"] == 0 or all(parameter.dim() > 1 for parameter in group["params"])
 

@@ -75,7 +75,7 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
     state = output.state
     assert [tuple(t.shape) for t in (*state.hidden, *state.cache)] == [(2, 4, 6, 8)] * 2 + [(2, 2, 4, 6, 8)] * 2
     assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8 + 3 * 3)
-    assert state.motion.shape == (2, 4 + 3, 8, 12)
+    assert state.motion.shape == (2, 4, 8, 12)
 
 
 def test_tuple_output_holds_the_same_values(make_model, make_clip):
