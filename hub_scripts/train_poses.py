@@ -12,7 +12,6 @@ the temperature of both together, are what makes the `dev` clips likeliest; `kin
 
 import argparse
 import json
-import logging
 import tempfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -33,11 +32,8 @@ from ..processing.loading import load_model
 from .data.batches import collate
 from .data.clips import ACTION_FORM, ActionClips, evaluation_form
 from .data.keypoints import JOINTS, MIRRORED
-from .data.sources import ACTION_SET, action_sources
-from .data.splits import group_sources, source_key
+from .data.sources import ACTION_SET, action_sources, film_names
 from .train_model import locate_checkpoint
-
-logger = logging.getLogger(__name__)
 
 _FORM = replace(ACTION_FORM, num_frames=16, canvas=(256, 320), scale=(0.5, 1.3), frame_rate=(8.0, 15.0), backdrop=0.0)
 
@@ -115,11 +111,14 @@ def keep_clips(model, clips: ActionClips, settings: Settings, folder: Path) -> K
         cells = batch["pixel_mask"][:, 4::8, 4::8]
         rows.append((batch["frame_labels"], batch["frame_mask"], cells, batch["region_boxes"], batch["labels"]))
     labels, masks, cells, boxes, actions = zip(*rows, strict=True)
-    names = {source.name: source_key(source.name.rsplit("/", 1)[-1], source.stratum) for source in clips.sources}
-    groups = group_sources(set(names.values()))
-    films = [groups[names[clips.sources[index].name]] for _, index in order]
+    films = film_names(clips.sources)
     joined = (torch.cat(parts) for parts in (masks, cells, boxes, actions))
-    return KeptClips(pyramids, [clip for batch in labels for clip in batch], *joined, films)
+    return KeptClips(
+        pyramids,
+        [clip for batch in labels for clip in batch],
+        *joined,
+        [films[clips.sources[index].name] for _, index in order],
+    )
 
 
 def train_keypoint_head(config, kept: KeptClips, chosen: np.ndarray, settings: Settings) -> KeypointHead:

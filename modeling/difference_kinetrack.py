@@ -6,11 +6,10 @@
 
 C is the backbone's stride-8 map, G two small convolutions, and g (D,) a learned gain that starts small. c is there
 where `motion_reach` is not 0, r^ being r of unit length (averaged over the four fine cells of a coarse one for q).
-Features learned from still pictures hold almost no motion,
-and the recurrence over F sees it only after a stride of 16. A difference keeps nothing of a still scene, and a
-correlation says where things went without saying what they look like: neither lets the place be learned in the action's
-stead. (An addition to arXiv 2507.22421, after the temporal differences of arXiv 2012.10071 and the displacements of
-arXiv 2007.09933.)
+Features learned from still pictures hold almost no motion, and the recurrence over F sees it only after a stride of 16.
+A difference keeps nothing of a still scene, and a correlation says where things went without saying what they look
+like: neither lets the place be learned in the action's stead. (An addition
+to arXiv 2507.22421, after the temporal differences of arXiv 2012.10071 and the displacements of arXiv 2007.09933.)
 """
 
 import torch

@@ -70,10 +70,7 @@ def pose_features(poses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     found = [relative.flatten(2)]
     placed = (places - centre) / size
     for back, scale in _STEP_SCALES:
-        before, known = (F.pad(value, pad)[:, : value.shape[1]] for value, pad in _shifts(placed, mask, back))
+        before = F.pad(placed, (0, 0, 0, 0, back, 0))[:, :-back]
+        known = F.pad(mask, (0, 0, back, 0))[:, :-back]
         found.append((placed - before).flatten(2) * (known * mask) * scale)
     return torch.cat([*found, concentration], dim=-1) * mask
-
-
-def _shifts(placed, mask, back):
-    return (placed, (0, 0, 0, 0, back, 0)), (mask, (0, 0, back, 0))

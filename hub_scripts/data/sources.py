@@ -14,7 +14,7 @@ from .augmentation import ClipForm
 from .clips import NO_LABEL, ActionClips, ClipSource, MotClips
 from .frames import FrameStore
 from .keypoints import read_keypoints
-from .splits import GAP_FRAMES, SPLITS_DIR, parse_item, read_split
+from .splits import GAP_FRAMES, SPLITS_DIR, group_sources, parse_item, read_split, source_key
 
 ACTION_SET = "jhmdb"
 FIGHT_SET = "surveillance_fight"
@@ -200,6 +200,13 @@ def action_names(root: str | os.PathLike) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"No labelled clips at {folder}. Expected one folder a class, with clips in it.")
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+
+
+def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
+    """By clip, which film it was cut from, as far as file names tell."""
+    keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
+    group = group_sources(set(keys.values()))
+    return {name: group[key] for name, key in keys.items()}
 
 
 def has_keypoints(root: str | os.PathLike) -> bool:

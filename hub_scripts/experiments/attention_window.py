@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from ...processing.loading import load_model
-from ..data.sources import ACTION_SET, FIGHT_SET, action_sources
+from ..data.sources import ACTION_SET, FIGHT_SET, action_sources, film_names
 from ..evaluation_actions import read_actor
 from ..evaluation_items import LabelledClip
 from ..evaluation_runs import RegionSession, Stopwatch, classify_people
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant, hits_text, spread
-from .features import film_names, neighbour_names
+from .features import neighbour_names
 from .frame_streams import attend_at_every_frame
 from .long_streams import EncodedFrames, attend, play, read_spans, shuffled_passes, without_poses
 from .plots import draw_intervals, new_figure, save_figure

@@ -16,10 +16,9 @@ import numpy as np
 from ...processing.decoding_kinetrack import VideoFrame
 from ..data.clips import ClipSource
 from ..data.frames import FrameStore
-from ..data.sources import ACTION_SET, action_names, action_sources, mot_sources
+from ..data.sources import ACTION_SET, action_names, action_sources, film_names, mot_sources
 from ..evaluation_actions import ActorClip, draw_pairs, resample, stitch
 from ..evaluation_items import LabelledClip
-from .features import film_names
 
 RATE = 12.5  # frames a second, kinetrack-nano's own
 MOVED = 0.05  # of the frame's width: who moves less stays where they are

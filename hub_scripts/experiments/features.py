@@ -20,8 +20,7 @@ from tqdm import tqdm
 
 from ..atomic_files import atomic_path
 from ..data.clips import ClipSource
-from ..data.sources import ACTION_SET, FIGHT_GROUP, FIGHT_SET, action_names, action_sources
-from ..data.splits import group_sources, source_key
+from ..data.sources import ACTION_SET, FIGHT_GROUP, FIGHT_SET, action_names, action_sources, film_names
 from ..pretrained import LITE0, load_efficientnet_lite_imagenet
 
 _BATCH = 8
@@ -95,13 +94,6 @@ class FrozenEncoder:
     def maps(self, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Both maps, float16, of `(N, 3, H, W)` pixels in -1..1; H and W multiples of 32."""
         return tuple(maps.half().contiguous().numpy() for maps in self.network(images))
-
-
-def film_names(sources: Sequence[ClipSource]) -> dict[str, str]:
-    """By clip, which film it was cut from, as far as file names tell."""
-    keys = {source.name: source_key(Path(source.name).name, source.stratum) for source in sources}
-    group = group_sources(set(keys.values()))
-    return {name: group[key] for name, key in keys.items()}
 
 
 def neighbour_names(sources: Sequence[ClipSource]) -> dict[str, str]:

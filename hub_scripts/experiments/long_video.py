@@ -10,11 +10,10 @@ import torch
 from ...processing.loading import load_model
 from ...processing.session_kinetrack import tracker_settings
 from ...processing.tracking_kinetrack import KineTracker
-from ..data.sources import ACTION_SET, action_sources
+from ..data.sources import ACTION_SET, action_sources, film_names
 from ..detection_cache import detect_sequence
 from ..evaluation_items import Sequence, read_sequence_info
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant
-from .features import film_names
 from .long_streams import (
     EncodedFrames,
     StreamTrace,

@@ -7,16 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .graph_modules import FRAME_OUTPUTS
 from .graph_state import GraphState, evaluate_shape
 
-_FRAME_MAPS = (
-    "heatmap_logits",
-    "distances",
-    "embeddings",
-    "keypoint_logits",
-    "spatial_attention",
-    "last_hidden_state",
-)
 _GROUP = "group_logits."
 _ROUND = 16  # regions
 
@@ -84,7 +77,7 @@ class AcceleratedModel:
         content = self._content_size(pixel_mask, batch, height, width)
         feeds = {"pixel_values": pixel_values_videos[:, 0], "content_size": content, **state.named}
         found = self.engine.run(feeds)
-        maps = {name: found[name].unsqueeze(1) for name in _FRAME_MAPS if name in found}
+        maps = {name: found[name].unsqueeze(1) for name in FRAME_OUTPUTS if name in found}
         groups = {name.removeprefix(_GROUP): value for name, value in found.items() if name.startswith(_GROUP)}
         carried = GraphState({name: found[f"new.{name}"] for name in state.named})
         return StepOutput(

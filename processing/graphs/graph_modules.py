@@ -13,7 +13,8 @@ from .graph_state import as_fields, evaluate_shape, symbolic_shapes
 
 Shape = tuple[int | str, ...]
 
-_FRAME_OUTPUTS = {
+# Maps of every frame, by grid.
+FRAME_OUTPUTS = {
     "heatmap_logits": ("height/8", "width/8"),
     "distances": ("height/8", "width/8"),
     "embeddings": ("height/8", "width/8"),
@@ -131,7 +132,7 @@ class _Actions(nn.Module):
 def _outputs_of(output) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """What is said of the clip, and of every frame, in the order of `_output_shapes`."""
     clip = [] if output.logits is None else [output.logits, *output.group_logits.values()]
-    frames = [getattr(output, name) for name in _FRAME_OUTPUTS]
+    frames = [getattr(output, name) for name in FRAME_OUTPUTS]
     return [*clip, output.temporal_attention], [tensor for tensor in frames if tensor is not None]
 
 
@@ -147,7 +148,7 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] = ()) -> dict[st
         "spatial_attention": (),
         "last_hidden_state": (config.hidden_size,),
     }
-    for name, grid in _FRAME_OUTPUTS.items():
+    for name, grid in FRAME_OUTPUTS.items():
         there = config.keypoints if name == "keypoint_logits" else model.tracking_head is not None
         if there or grid[0] == "height/16":
             shapes[name] = ("batch", *frames, *channels[name], *grid)
