@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..processing.detection_kinetrack import objects_of
+from ..processing.graphs.graph_modules import MAX_OBJECTS
 from .benchmark_clock import time_in_turns
 from .benchmark_videos import EXAMPLE_VIDEO, write_resized
 
@@ -110,7 +112,7 @@ def measure_backends(
         seconds: to spend on a size.
 
     Returns:
-        Rows with `model_input`, `backend`, `ms` (a `Timing`), and `difference`, the largest of any output map.
+        Rows with `model_input`, `backend`, `ms` (a `Timing`), and `difference`, the largest of any of `_said`.
     """
     rows = []
     for size in sizes:
@@ -120,15 +122,22 @@ def measure_backends(
             with torch.inference_mode():
                 return runner(frame, pixel_mask=mask, state=runner.initial_state(1, *frame.shape[-2:]))
 
-        found = {name: run(runner) for name, runner in runners.items()}
+        found = {name: _said(run(runner), mask, runner.config.output_stride) for name, runner in runners.items()}
         times = time_in_turns({name: lambda r=runner, run=run: run(r) for name, runner in runners.items()}, seconds)
         for name in runners:
-            worst = max(
-                float((getattr(found[name], field) - getattr(found["torch"], field)).abs().max())
-                for field in ("logits", "heatmap_logits", "distances", "embeddings", "last_hidden_state")
-            )
+            pairs = zip(found[name], found["torch"], strict=True)
+            worst = max(float((one - other).abs().max()) for one, other in pairs)
             rows.append({"model_input": list(size), "backend": name, "ms": times[name].as_dict(), "difference": worst})
     return rows
+
+
+def _said(output, mask: torch.Tensor, stride: int) -> list[torch.Tensor]:
+    """What is compared: features, actions and objects; PyTorch's of its maps."""
+    objects = getattr(output, "objects", None)
+    if objects is None:
+        maps = (output.heatmap_logits[:, 0], output.distances[:, 0], output.embeddings[:, 0])
+        objects = objects_of(*maps, mask[:, stride // 2 :: stride, stride // 2 :: stride], stride, MAX_OBJECTS)
+    return [output.logits, output.last_hidden_state, *objects.values()]
 
 
 def measure_drawing(video: Path = EXAMPLE_VIDEO, objects: int = 10) -> dict:

@@ -10,12 +10,23 @@ The {mode} form of a KineTrack model, exported by `kinetrack export`. It needs {
 Sizes in quotes are free; `height` and `width` are multiples of 32. `content_size` is how many rows and columns of each
 input show the frame (the rest is padding at the right and the bottom), int64; all else is float32. Pixels are RGB,
 `(value / 255 - {mean}) / {std}`, padding 0.
+{objects}
+`logits` are actions, softmax(logits / {temperature:.4g}), named by `id2label` in `config.json`{groups}.
+"""
 
+_OBJECTS = {
+    "clip": """
 `heatmap_logits` are object centres on a grid of 8 pixels: objects are cells that are the largest of their 3x3
 neighbours, with sigmoid(logit) as score; `distances` are pixels from a cell's centre to the left, top, right and bottom
-of the box; `embeddings` of the same person are alike. `logits` are actions, softmax(logits / {temperature:.4g}), named
-by `id2label` in `config.json`{groups}.
-"""
+of the box; `embeddings` of the same person are alike.
+""",
+    "step": """
+`object_boxes` are left, top, right and bottom of objects in pixels of the input; `object_scores` are how sure they are:
+take those from {threshold:.3g} on, and of two that overlap by more than 0.65 the better one. Where there are fewer
+objects than rows, the rest have score 0. `object_labels` are numbers of `object_classes` in `config.json`, and
+`object_embeddings` of the same person are alike.
+""",
+}
 
 _STATE = """
 Every `new.NAME` of a step is the input NAME of the next. A stream begins with zeros, and minus infinity in `scores`.
@@ -140,12 +151,13 @@ def write_readme(folder: Path, description: dict, config, processor) -> None:
         "rate": config.frame_rate,
         "keypoints": ", `keypoint_logits`" if config.keypoints else "",
     }
-    text = _HEAD.format(**values)
+    objects = _OBJECTS[mode].format(threshold=config.detection_threshold) if config.tracking_head else ""
+    text = _HEAD.format(**values, objects=objects)
     if mode == "clip":
         frames = description["inputs"]["clip"]["pixel_values_videos"][1]
         text += _CLIP.format(name=description["graphs"]["clip"], frames=frames, rate=config.frame_rate)
     else:
-        printed = 'found["logits"].argmax()' if config.classification_head else 'found["heatmap_logits"].max()'
+        printed = 'found["logits"].argmax()' if config.classification_head else 'found["object_scores"].max()'
         text += _STATE.format(**values) + (_REGIONS.format(**values) if config.classification_head else "")
         text += (_RUN[format] + _LOOP).format(**values, printed=printed)
     (folder / "README.md").write_text(text, encoding="utf-8")

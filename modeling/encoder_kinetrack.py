@@ -33,7 +33,15 @@ class SeparableConv(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, D, H, W) -> (N, D, H, W)."""
-        return F.relu(self.norm(self.pointwise(self.depthwise(inputs))))
+        return self._mix(self.depthwise(inputs))
+
+    def on_patches(self, patches: torch.Tensor) -> torch.Tensor:
+        """The outputs at K cells, given what is about each: (N, D, k, kK), side by side, -> (N, D, 1, K)."""
+        weight = self.depthwise.weight  # (D, 1, k, k)
+        return self._mix(F.conv2d(patches, weight, stride=weight.shape[-1], groups=len(weight)))
+
+    def _mix(self, inputs):
+        return F.relu(self.norm(self.pointwise(inputs)))
 
 
 class SpatialEncoder(GradientCheckpointingLayer):

@@ -88,11 +88,56 @@ class TrackingHead(nn.Module):
             and bottom side in pixels of the model input, positive, never clipped to the frame; embeddings
             (N, E, H/8, W/8) of unit length.
         """
+        trunk = self.trunk(pyramid, features, spatial_attention, cell_mask)
+        return self.score(trunk), *self._describe(self.distance_branch(trunk), trunk)
+
+    def trunk(self, pyramid, features, spatial_attention, cell_mask) -> torch.Tensor:
+        """What all maps are made from, (N, D, H/8, W/8). Arguments as for `forward`."""
         count = cell_mask.sum(dim=(1, 2, 3), keepdim=True)  # (N, 1, 1, 1)
         gain = 1 + self.attention_gain * count * spatial_attention.unsqueeze(1)  # (N, 1, H/16, W/16)
         fused = pyramid + F.interpolate(features * gain, scale_factor=2.0, mode="nearest")
-        trunk = self.stem(self.feature_norm(fused))
-        heatmap = self.heatmap(self.heatmap_branch(trunk))
-        distances = F.softplus(self.distance(self.distance_branch(trunk))) * self.stride
-        embeddings = F.normalize(self.embedding(trunk), dim=1)
-        return heatmap, distances, embeddings
+        return self.stem(self.feature_norm(fused))
+
+    def score(self, trunk: torch.Tensor) -> torch.Tensor:
+        """Heatmap logits (N, C, H/8, W/8) of a trunk (N, D, H/8, W/8)."""
+        return self.heatmap(self.heatmap_branch(trunk))
+
+    def describe(self, trunk: torch.Tensor, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distances and embeddings of some cells alone: those of `forward` there, for a fraction of the cost.
+
+        Args:
+            trunk: (N, D, H/8, W/8).
+            cells: (N, K) long, numbers of cells, row by row.
+
+        Returns:
+            Distances (N, K, 4) and embeddings (N, K, E).
+        """
+        patches = neighbourhoods(trunk, cells)  # (N, D, 3, 3K)
+        maps = self._describe(self.distance_branch.on_patches(patches), patches[:, :, 1:2, 1::3])
+        return tuple(values[:, :, 0].transpose(1, 2) for values in maps)  # from (N, ..., 1, K)
+
+    def _describe(self, hidden, trunk):
+        distances = F.softplus(self.distance(hidden)) * self.stride
+        return distances, F.normalize(self.embedding(trunk), dim=1)
+
+
+def neighbourhoods(maps: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """The 3x3 cells about each of some cells, side by side; zero beyond the border.
+
+    Args:
+        maps: (N, D, h, w).
+        cells: (N, K) long, numbers of cells, row by row.
+
+    Returns:
+        (N, D, 3, 3K), columns 3k to 3k + 2 being those of cell k.
+    """
+    number, channels, height, width = maps.shape
+    steps = torch.arange(-1, 2, device=cells.device)
+    rows = ((cells // width)[:, None] + steps[:, None])[..., None]  # (N, 3, K, 1)
+    columns = ((cells % width)[..., None] + steps)[:, None]  # (N, 1, K, 3)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)  # (N, 3, K, 3)
+    first = (torch.arange(number, device=cells.device) * (height * width))[:, None, None, None]
+    chosen = first + rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    table = maps.permute(0, 2, 3, 1).reshape(-1, channels)  # (Nhw, D), in its own memory order if it is channels-last
+    found = table.index_select(0, chosen.flatten()) * inside.flatten()[:, None].to(maps.dtype)
+    return found.reshape(number, 3, -1, channels).permute(0, 3, 1, 2)

@@ -355,7 +355,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
                     raise ValueError(f"`group_labels` has {name!r}; `label_groups` has {list(output.group_logits)}.")
                 terms[f"group_{name}"] = self._action_loss(output.group_logits[name], wanted)
         if self.tracking_head is not None:
-            maps = self._detect(base, pixel_mask, pixel_values_videos.shape)
+            found = in_pieces(self.tracking_head, *self.detection_inputs(base, pixel_mask, pixel_values_videos))
+            maps = tuple(tensor.unflatten(0, pixel_values_videos.shape[:2]) for tensor in found)
             output.heatmap_logits, output.distances, output.embeddings = maps
         if frame_labels is not None:
             whole = torch.ones_like(pixel_values_videos[:, 0, 0], dtype=torch.bool)  # (B, H, W)
@@ -416,13 +417,22 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         share = (alpha * overlap.to(alpha.dtype)).flatten(2).sum(-1)[inside]
         return -share.float().clamp(min=1e-6).log().sum() / count
 
-    def _detect(self, base, pixel_mask, shape):
-        batch, length, _, height, width = shape
+    def detection_inputs(
+        self, base: KineTrackModelOutput, pixel_mask: torch.Tensor | None, frames: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `tracking_head` takes, each with all frames of all clips along its first axis.
+
+        Args:
+            base: what `KineTrackModel` said of the clips.
+            pixel_mask: (B, H, W) or None.
+            frames: the clips, (..., H, W).
+        """
+        batch, length = base.last_hidden_state.shape[:2]
+        height, width = frames.shape[-2:]  # of the input itself: exporters take some sizes of maps for constants
         overlap = self.kinetrack.valid_overlap(pixel_mask, batch, height, width, base.last_hidden_state.device)
         cell_mask = (overlap > 0).to(base.last_hidden_state.dtype).repeat_interleave(length, dim=0)
-        frames = (base.pyramid_features, base.last_hidden_state, base.spatial_attention)  # (B, T, ...)
-        maps = in_pieces(self.tracking_head, *(tensor.flatten(0, 1) for tensor in frames), cell_mask)
-        return tuple(tensor.unflatten(0, (batch, length)) for tensor in maps)
+        maps = (base.pyramid_features, base.last_hidden_state, base.spatial_attention)  # (B, T, ...)
+        return *(tensor.flatten(0, 1) for tensor in maps), cell_mask
 
     def initial_state(self, batch: int, height: int, width: int) -> KineTrackState:
         """See `KineTrackModel.initial_state`."""

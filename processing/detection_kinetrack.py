@@ -49,17 +49,12 @@ def decode_detections(
     peaks = (logits == F.max_pool2d(logits, 3, stride=1, padding=1)) & (logits >= floor) & logits.isfinite()
     image, label, row, column = peaks.nonzero(as_tuple=True)  # each (n,)
     scores = logits[image, label, row, column].sigmoid()
-    center_x, center_y = (column + 0.5) * stride, (row + 0.5) * stride
-    left, top, right, bottom = distances.detach()[image, :, row, column].float().unbind(-1)  # each (n,)
-    boxes = torch.stack([center_x - left, center_y - top, center_x + right, center_y + bottom], -1)  # (n, 4)
+    boxes = boxes_at(row, column, distances.detach()[image, :, row, column].float(), stride)  # (n, 4)
 
     detections = []
     for index in range(logits.shape[0]):
         chosen = (image == index).nonzero().squeeze(1) if logits.shape[0] > 1 else torch.arange(len(image)).to(image)
-        # Only the best are worth comparing with each other: NMS is quadratic in the number of boxes.
-        chosen = chosen[scores[chosen].argsort(descending=True, stable=True)[: 4 * max_detections]]
-        kept = batched_nms(boxes[chosen], scores[chosen], label[chosen], nms_threshold)[:max_detections]
-        chosen = chosen[kept]
+        chosen = chosen[best_of(boxes[chosen], scores[chosen], label[chosen], max_detections, nms_threshold)]
         detections.append(
             {
                 "boxes": boxes[chosen],
@@ -71,6 +66,100 @@ def decode_detections(
             }
         )
     return detections
+
+
+def select_detections(
+    peaks: dict[str, torch.Tensor], threshold: float = 0.3, nms_threshold: float = 0.65
+) -> dict[str, torch.Tensor]:
+    """What `decode_detections` makes of an image, from its peaks.
+
+    Args:
+        peaks: of one image, as an exported step gives them: `boxes` (K, 4), `scores` (K,), `labels` (K,), `embeddings`
+            (K, E).
+        threshold: Lowest score kept, a probability.
+        nms_threshold: Two boxes of one class that overlap by more than this IoU become one, the better one.
+    """
+    chosen = (peaks["scores"] >= threshold).nonzero().squeeze(1)
+    boxes, scores, labels = (peaks[name][chosen] for name in ("boxes", "scores", "labels"))
+    kept = best_of(boxes, scores, labels, len(chosen), nms_threshold)
+    found = {"boxes": boxes, "scores": scores, "labels": labels.long(), "embeddings": peaks["embeddings"][chosen]}
+    return {name: values[kept] for name, values in found.items()}
+
+
+def best_of(boxes, scores, labels, max_detections: int, nms_threshold: float) -> torch.Tensor:
+    """Which of (n, 4) boxes remain, best first: at most so many, and of those that overlap in a class the best."""
+    # Only the best are worth comparing with each other: NMS is quadratic in the number of boxes.
+    best = scores.argsort(descending=True, stable=True)[: 4 * max_detections]
+    return best[batched_nms(boxes[best], scores[best], labels[best], nms_threshold)[:max_detections]]
+
+
+def boxes_at(row: torch.Tensor, column: torch.Tensor, distances: torch.Tensor, stride: int) -> torch.Tensor:
+    """Boxes (..., 4) xyxy from cells (...) and what the tracking head says there, (..., 4), in pixels."""
+    center_x, center_y = (column + 0.5) * stride, (row + 0.5) * stride
+    left, top, right, bottom = distances.unbind(-1)
+    return torch.stack([center_x - left, center_y - top, center_x + right, center_y + bottom], -1)
+
+
+def find_peaks(
+    heatmap_logits: torch.Tensor, cell_mask: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The best peaks of every image, by operations whose sizes do not depend on what is found.
+
+    Args:
+        heatmap_logits: (N, C, h, w).
+        cell_mask: (N, h, w) bool, False for cells of padding.
+        count: K.
+
+    Returns:
+        Scores (N, K), probabilities; labels (N, K) and numbers of cells (N, K), row by row, both long. In the order of
+        labels and cells, so that it does not hang on the last digits of scores; where there are fewer peaks than K,
+        the rest is zero.
+    """
+    lowest = torch.finfo(heatmap_logits.dtype).min
+    logits = heatmap_logits.masked_fill(~cell_mask[:, None], lowest)
+    peaks = (logits == F.max_pool2d(logits, 3, stride=1, padding=1)) & (logits > lowest)
+    values = logits.masked_fill(~peaks, lowest).flatten(1)  # (N, Chw)
+    best, places = F.pad(values, (0, count), value=lowest).topk(count, dim=1)  # each (N, K)
+    found, cells = best > lowest, logits.shape[-2] * logits.shape[-1]
+    places, order = torch.where(found, places, cells * logits.shape[1]).sort(dim=1)
+    best, found = best.gather(1, order), places < cells * logits.shape[1]
+    places = places * found
+    return best.sigmoid() * found, places // cells, places % cells
+
+
+def objects_of(
+    heatmap_logits: torch.Tensor,
+    distances: torch.Tensor,
+    embeddings: torch.Tensor,
+    cell_mask: torch.Tensor,
+    stride: int,
+    count: int,
+) -> dict[str, torch.Tensor]:
+    """The peaks of a model's maps as an exported step gives them: what `select_detections` takes, of every image.
+
+    Args:
+        heatmap_logits: (N, C, h, w).
+        distances: (N, 4, h, w).
+        embeddings: (N, E, h, w).
+        cell_mask: (N, h, w) bool, False for cells of padding.
+        stride: Pixels of the model input a cell covers.
+        count: K.
+    """
+    scores, labels, cells = find_peaks(heatmap_logits, cell_mask, count)
+    here = [maps.flatten(2).gather(2, cells[:, None].expand(-1, maps.shape[1], -1)) for maps in (distances, embeddings)]
+    return describe_peaks(scores, labels, cells, *(maps.transpose(1, 2) for maps in here), distances.shape[-1], stride)
+
+
+def describe_peaks(scores, labels, cells, distances, embeddings, width: int, stride: int) -> dict[str, torch.Tensor]:
+    """Peaks of `find_peaks` with (N, K, 4) distances and (N, K, E) embeddings there, of a grid of so many columns."""
+    found = (scores > 0).to(scores.dtype).unsqueeze(-1)  # (N, K, 1)
+    boxes = boxes_at(cells // width, cells % width, distances, stride)
+    return {
+        "boxes": boxes * found,
+        "scores": scores,
+        "labels": labels.to(scores.dtype),
+        "embeddings": embeddings * found,
+    }
 
 
 def _check_maps(heatmap_logits, distances, embeddings, cell_mask, threshold):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..processing.decoding_kinetrack import VideoFrame
-from ..processing.detection_kinetrack import decode_detections
+from ..processing.detection_kinetrack import decode_detections, select_detections
 from ..processing.feed_kinetrack import FrameFeed
 from ..processing.live_kinetrack import Reconnect, StreamEvent
 from ..processing.sources_kinetrack import StreamSource, find_source
@@ -423,14 +423,18 @@ class KineTrackSession:
 
     def _track(self, output, result):
         """Detections of this frame, matched to tracks; fills the result."""
-        found = decode_detections(
-            output.heatmap_logits[:, 0],
-            output.distances[:, 0],
-            output.embeddings[:, 0],
-            self._cell_mask,
-            stride=self.model.config.output_stride,
-            threshold=max(self.tracker.low_threshold, 1e-3),
-        )[0]
+        threshold = max(self.tracker.low_threshold, 1e-3)
+        if (objects := getattr(output, "objects", None)) is not None:
+            found = select_detections({name: values[0] for name, values in objects.items()}, threshold)
+        else:
+            found = decode_detections(
+                output.heatmap_logits[:, 0],
+                output.distances[:, 0],
+                output.embeddings[:, 0],
+                self._cell_mask,
+                stride=self.model.config.output_stride,
+                threshold=threshold,
+            )[0]
         detections = Detections(
             xyxy=(found["boxes"] / self._scale).cpu().numpy(),
             confidence=found["scores"].cpu().numpy(),

@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from .graph_cache import cached_step
+from .graph_cache import GRAPH_VERSION, cached_step
 from .graph_model import AcceleratedModel, ExportedParts
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def load_exported(folder: Path, config, backend: str = "auto") -> AcceleratedMod
         backend: "onnx" or "openvino"; "auto" takes the one that the folder was made for.
 
     Raises:
-        ValueError: a folder without a step for these runtimes.
+        ValueError: a folder without a step for these runtimes, or one made by another version of this package.
         ModuleNotFoundError: the runtime is missing.
     """
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -114,6 +114,8 @@ def load_exported(folder: Path, config, backend: str = "auto") -> AcceleratedMod
             f"{folder} holds the {description['mode']} form as {kind}, which `kinetrack` does not run. "
             "Export it with --mode step and --format onnx or openvino; the README in it says how to run it as it is."
         )
+    if description["version"] != GRAPH_VERSION:
+        raise ValueError(f"{folder} was made by another version of KineTrack. Make it again with `kinetrack export`.")
     if backend == "auto":
         backend = kind
     if backend not in _PREFERRED or (kind == "openvino" and backend != "openvino"):

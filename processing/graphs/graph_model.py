@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .graph_modules import FRAME_OUTPUTS
+from .graph_modules import STEP_MAPS, objects_in
 from .graph_state import GraphState, evaluate_shape
 
 _GROUP = "group_logits."
@@ -16,16 +16,19 @@ _ROUND = 16  # regions
 
 @dataclass
 class StepOutput:
-    """Output of one step; fields and shapes are those of `KineTrackOutput` with T = 1."""
+    """Output of one step; fields and shapes are those of `KineTrackOutput` with T = 1.
+
+    Only that what the tracking head has to say is said of the objects in a frame, not of all its cells: `objects` has
+    `boxes` (B, K, 4) xyxy in pixels of the model input, `scores` (B, K) with 0 where there is no further object,
+    `labels` (B, K) and `embeddings` (B, K, E); it is empty without a tracking head.
+    """
 
     temporal_attention: torch.Tensor
     spatial_attention: torch.Tensor
     last_hidden_state: torch.Tensor
     state: GraphState
     logits: torch.Tensor | None = None
-    heatmap_logits: torch.Tensor | None = None
-    distances: torch.Tensor | None = None
-    embeddings: torch.Tensor | None = None
+    objects: dict[str, torch.Tensor] = field(default_factory=dict)
     keypoint_logits: torch.Tensor | None = None
     group_logits: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -77,13 +80,14 @@ class AcceleratedModel:
         content = self._content_size(pixel_mask, batch, height, width)
         feeds = {"pixel_values": pixel_values_videos[:, 0], "content_size": content, **state.named}
         found = self.engine.run(feeds)
-        maps = {name: found[name].unsqueeze(1) for name in FRAME_OUTPUTS if name in found}
+        maps = {name: found[name].unsqueeze(1) for name in STEP_MAPS if name in found}
         groups = {name.removeprefix(_GROUP): value for name, value in found.items() if name.startswith(_GROUP)}
         carried = GraphState({name: found[f"new.{name}"] for name in state.named})
         return StepOutput(
             temporal_attention=found["temporal_attention"],
             state=carried,
             logits=found.get("logits"),
+            objects=objects_in(found),
             group_logits=groups,
             **maps,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..detection_kinetrack import describe_peaks, find_peaks
 from .graph_state import as_fields, evaluate_shape, symbolic_shapes
 
 Shape = tuple[int | str, ...]
@@ -22,6 +23,12 @@ FRAME_OUTPUTS = {
     "spatial_attention": ("height/16", "width/16"),
     "last_hidden_state": ("height/16", "width/16"),
 }
+# A step says of the objects in its frame alone what a clip has maps of: this many at most, and what of each.
+MAX_OBJECTS = 300
+OBJECT_OUTPUTS = ("boxes", "scores", "labels", "embeddings")
+_PREFIX = "object_"
+_DETECTION_MAPS = ("heatmap_logits", "distances", "embeddings")
+STEP_MAPS = tuple(name for name in FRAME_OUTPUTS if name not in _DETECTION_MAPS)
 
 
 @dataclass
@@ -70,14 +77,27 @@ class _Step(nn.Module):
         self.state_type = type(model.initial_state(1, 32, 32))
 
     def forward(self, pixel_values, content_size, *state):
-        output = self.model(
-            pixel_values.unsqueeze(1),
-            pixel_mask=frame_mask_of(pixel_values, content_size),
-            state=self.state_type(**as_fields(dict(zip(self.state_names, state, strict=True)))),
-        )
-        clip, frames = _outputs_of(output)
-        carried = dict(output.state._named())
-        return (*clip, *(tensor.squeeze(1) for tensor in frames), *(carried[name] for name in self.state_names))
+        mask = frame_mask_of(pixel_values, content_size)
+        state = self.state_type(**as_fields(dict(zip(self.state_names, state, strict=True))))
+        base = self.model.kinetrack(pixel_values.unsqueeze(1), pixel_mask=mask, state=state)
+        clip, objects = [], []
+        if self.model.action_head is not None:
+            logits, groups = self.model.action_head(base.pooler_output)
+            clip += [logits, *groups.values()]
+        if self.model.tracking_head is not None:
+            trunk = self.model.tracking_head.trunk(*self.model.detection_inputs(base, mask, pixel_values))
+            objects = _find_objects(self.model.tracking_head, trunk, self.model.valid_cells(mask))
+        frames = [getattr(base, name) for name in STEP_MAPS]
+        frames = [tensor.squeeze(1) for tensor in frames if tensor is not None]
+        carried = dict(base.state._named())
+        return (*clip, base.temporal_attention, *objects, *frames, *(carried[name] for name in self.state_names))
+
+
+def _find_objects(head, trunk: torch.Tensor, cell_mask: torch.Tensor) -> list[torch.Tensor]:
+    """Values of `OBJECT_OUTPUTS`: objects, without the maps that say what would be at every cell."""
+    peaks = find_peaks(head.score(trunk), cell_mask, MAX_OBJECTS)
+    objects = describe_peaks(*peaks, *head.describe(trunk, peaks[-1]), trunk.shape[-1], head.stride)
+    return [objects[name] for name in OBJECT_OUTPUTS]
 
 
 class _Clip(nn.Module):
@@ -136,10 +156,13 @@ def _outputs_of(output) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return [*clip, output.temporal_attention], [tensor for tensor in frames if tensor is not None]
 
 
-def _output_shapes(model, moments: int, frames: tuple[int, ...] = ()) -> dict[str, Shape]:
+def _output_shapes(model, moments: int, frames: tuple[int, ...] | None = None) -> dict[str, Shape]:
+    """Outputs in their order; `frames` is (T,) for a clip and None for a step."""
     config = model.config
     shapes = action_shapes(config, "batch") if model.action_head is not None else {}
     shapes["temporal_attention"] = ("batch", moments)
+    if frames is None and model.tracking_head is not None:
+        shapes |= object_shapes(config)
     channels = {
         "heatmap_logits": (len(config.object_classes),),
         "distances": (4,),
@@ -148,11 +171,21 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] = ()) -> dict[st
         "spatial_attention": (),
         "last_hidden_state": (config.hidden_size,),
     }
-    for name, grid in FRAME_OUTPUTS.items():
-        there = config.keypoints if name == "keypoint_logits" else model.tracking_head is not None
-        if there or grid[0] == "height/16":
-            shapes[name] = ("batch", *frames, *channels[name], *grid)
-    return shapes
+    left_out = () if frames and model.tracking_head is not None else _DETECTION_MAPS
+    left_out += () if config.keypoints else ("keypoint_logits",)
+    maps = {name: grid for name, grid in FRAME_OUTPUTS.items() if name not in left_out}
+    return shapes | {name: ("batch", *(frames or ()), *channels[name], *grid) for name, grid in maps.items()}
+
+
+def object_shapes(config) -> dict[str, Shape]:
+    """Outputs of a step that say where objects are: `object_boxes` and so on; a score of 0 where there is none."""
+    sizes = {"boxes": (4,), "scores": (), "labels": (), "embeddings": (config.embedding_size,)}
+    return {_PREFIX + name: ("batch", MAX_OBJECTS, *sizes[name]) for name in OBJECT_OUTPUTS}
+
+
+def objects_in(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A step's `object_boxes` and so on by their names without the prefix."""
+    return {name: outputs[_PREFIX + name] for name in OBJECT_OUTPUTS if _PREFIX + name in outputs}
 
 
 def action_shapes(config, rows: str) -> dict[str, Shape]:

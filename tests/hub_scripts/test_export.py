@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from kinetrack.hub_scripts import export as export_module
 from kinetrack.hub_scripts.export import export
+from kinetrack.processing.detection_kinetrack import decode_detections
 from kinetrack.processing.session_kinetrack import KineTrackSession
 
 # Modules that a program in an exported folder must do without.
@@ -64,8 +66,21 @@ def test_readme_runs_without_this_package(model_folder, frames, tmp_path, format
     found, wanted = run_readme(folder, frames, blocked), run_model(model_folder, frames)
     np.testing.assert_allclose(found["logits"], wanted.logits, atol=1e-3)
     np.testing.assert_allclose(found["group_logits.fight"], wanted.group_logits["fight"], atol=1e-3)
-    for name in ("heatmap_logits", "distances", "embeddings", "last_hidden_state"):
-        np.testing.assert_allclose(found[name], getattr(wanted, name)[:, 0], atol=1e-3)
+    np.testing.assert_allclose(found["last_hidden_state"], wanted.last_hidden_state[:, 0], atol=1e-3)
+    maps = (wanted.heatmap_logits[:, 0], wanted.distances[:, 0], wanted.embeddings[:, 0])
+    (boxes,) = (found["boxes"] for found in decode_detections(*maps, threshold=1e-3, nms_threshold=1.0))
+    told = found["object_boxes"][0][np.argsort(-found["object_scores"][0], kind="stable")]
+    assert len(boxes) > 0
+    np.testing.assert_allclose(told[: len(boxes)], boxes, atol=1e-3)
+
+
+def test_folder_of_another_version_is_refused(exported, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(exported, folder)
+    description = json.loads((folder / "graph.json").read_text())
+    (folder / "graph.json").write_text(json.dumps(description | {"version": 2}))
+    with pytest.raises(ValueError, match="another version of KineTrack.*kinetrack export"):
+        kinetrack.load_model(folder)
 
 
 def test_torch_export_runs_with_pytorch_alone_at_any_size(model_folder, draw_frames, tmp_path):
@@ -151,7 +166,7 @@ def test_eight_bits_are_the_encoder_s_alone(model_folder, long_video_path, tmp_p
         if layer.find("rt_info/attribute[@name='precise']") is not None:
             precise.add(layer.get("name"))
     assert sum("/encoder/" in name for name in rounded) > 20
-    for part in ("/propagation", "/tracking_head", "/motion"):
+    for part in ("/propagation", "/heatmap_branch", "/motion"):
         assert not any(part in name for name in rounded) and any(part in name for name in precise)
     assert not any("/encoder/" in name for name in precise)
     results = list(KineTrackSession(*kinetrack.load_model(folder, "cpu")).run(str(long_video_path)))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from kinetrack.processing.detection_kinetrack import decode_detections
+from kinetrack.processing.detection_kinetrack import decode_detections, find_peaks, objects_of, select_detections
 from torchvision.ops import box_iou
 
 
@@ -131,3 +131,37 @@ def test_maps_that_do_not_belong_together_are_named(change, message):
     heatmap, distances, _ = maps()
     with pytest.raises(ValueError, match=message):
         decode_detections(**{"heatmap_logits": heatmap, "distances": distances, **change})
+
+
+def test_objects_of_maps_become_the_same_detections():
+    torch.manual_seed(0)
+    heatmap, distances, embeddings = (
+        torch.randn(2, 3, 12, 20) * 3,
+        torch.rand(2, 4, 12, 20) * 60,
+        torch.randn(2, 5, 12, 20),
+    )
+    mask = torch.ones(2, 12, 20, dtype=torch.bool)
+    mask[:, :, 15:] = False
+    objects = objects_of(heatmap, distances, embeddings, mask, 8, 200)
+    wanted = decode_detections(heatmap, distances, embeddings, mask, threshold=0.2)
+    for index, expected in enumerate(wanted):
+        found = select_detections({name: values[index] for name, values in objects.items()}, threshold=0.2)
+        assert len(expected["scores"]) > 10
+        assert found["labels"].dtype == torch.long
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
+
+
+def test_peaks_are_the_best_in_the_order_of_cells_and_the_rest_is_zero():
+    heatmap, mask = torch.full((1, 2, 6, 8), -9.0), torch.zeros(1, 6, 8, dtype=torch.bool)
+    heatmap[0, 1, 1, 1], heatmap[0, 0, 4, 3], heatmap[0, 0, 1, 6] = 1.0, 3.0, 2.0
+    mask[0, 4, 3] = mask[0, 1, 6] = True
+    scores, labels, cells = find_peaks(heatmap[:, :1], mask, 2)
+    assert cells.tolist() == [[1 * 8 + 6, 4 * 8 + 3]] and labels.tolist() == [[0, 0]]
+    torch.testing.assert_close(scores, torch.tensor([[2.0, 3.0]]).sigmoid())
+    assert find_peaks(heatmap[:, :1], mask, 1)[2].tolist() == [[4 * 8 + 3]]
+    mask[0, 1, 1] = True
+    scores, labels, cells = find_peaks(heatmap, mask, 60)
+    assert labels[0, scores[0] > 0.5].tolist() == [0, 0, 1]
+    assert not cells[0, scores[0] == 0].any()
+    assert not any(values.any() for values in find_peaks(heatmap, torch.zeros_like(mask), 4))

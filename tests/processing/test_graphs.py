@@ -17,18 +17,26 @@ from kinetrack.modeling.modeling_kinetrack import (
     KineTrackForVideoAnalysis,
     KineTrackForVideoClassification,
 )
+from kinetrack.processing.detection_kinetrack import objects_of
 from kinetrack.processing.graphs import backends, graph_cache
 from kinetrack.processing.graphs.compiled_engine import CompiledEngine
 from kinetrack.processing.graphs.exportable import exportable_copy
 from kinetrack.processing.graphs.graph_model import AcceleratedModel
-from kinetrack.processing.graphs.graph_modules import clip_graph, region_graphs, step_graph
+from kinetrack.processing.graphs.graph_modules import (
+    MAX_OBJECTS,
+    OBJECT_OUTPUTS,
+    clip_graph,
+    region_graphs,
+    step_graph,
+)
 from kinetrack.processing.graphs.onnx_engine import OnnxEngine
 from kinetrack.processing.graphs.onnx_files import write_onnx
 from kinetrack.processing.session_kinetrack import KineTrackSession
 from kinetrack.processing.stepping_kinetrack import step_sessions
 
 SIZES = [(1, 64, 96), (4, 64, 96), (1, 96, 64), (4, 128, 160)]
-MAPS = ("heatmap_logits", "distances", "embeddings", "spatial_attention", "last_hidden_state", "logits")
+MAPS = ("keypoint_logits", "spatial_attention", "last_hidden_state", "logits")
+DETECTION_MAPS = ("heatmap_logits", "distances", "embeddings")
 LITE0 = {"model_type": "timm_backbone", "backbone": "tf_efficientnet_lite0", "out_indices": [2, 3, 4]}
 KINDS = {
     "window": (KineTrackForVideoAnalysis, {}),
@@ -38,6 +46,7 @@ KINDS = {
     "tracking": (KineTrackForObjectTracking, {"num_propagation_layers": 1}),
     "displacements": (KineTrackForVideoAnalysis, {"motion_reach": 2, "keypoints": ["head", "hand"]}),
     "lite0": (KineTrackForVideoAnalysis, {"backbone_config": LITE0}),
+    "classes": (KineTrackForVideoAnalysis, {"object_classes": ["person", "ball", "dog"], "keypoints": ["head"]}),
 }
 
 
@@ -99,6 +108,10 @@ def largest_difference(model, accelerated, batch, height, width, steps):
         state, graph_state = wanted.state, found.state
         pairs = [(getattr(wanted, name), getattr(found, name)) for name in MAPS if getattr(wanted, name) is not None]
         pairs += [(wanted.group_logits[name], found.group_logits[name]) for name in wanted.group_logits or {}]
+        if wanted.heatmap_logits is not None:
+            wanted_objects = objects_of_maps(model, wanted, mask)
+            assert (wanted_objects["scores"] > 0).any()
+            pairs += [(wanted_objects[name], found.objects[name]) for name in OBJECT_OUTPUTS]
         moments = wanted.temporal_attention.shape[1]
         pairs.append((wanted.temporal_attention, found.temporal_attention[:, -moments:]))
         assert all(one.shape == other.shape for one, other in pairs)
@@ -108,6 +121,11 @@ def largest_difference(model, accelerated, batch, height, width, steps):
         assert torch.equal(tensor.isinf(), other.isinf()), name
         worst = max(worst, relative(tensor.nan_to_num(neginf=0), other.nan_to_num(neginf=0)))
     return worst
+
+
+def objects_of_maps(model, output, mask):
+    maps = [getattr(output, name)[:, 0] for name in DETECTION_MAPS]
+    return objects_of(*maps, model.valid_cells(mask), model.config.output_stride, MAX_OBJECTS)
 
 
 def relative(wanted, found):
@@ -124,11 +142,17 @@ def test_onnx_step_equals_the_model_over_fifty_steps(written, kind, batch, heigh
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), SIZES)
-@pytest.mark.parametrize("kind", ["window", "endless"])
+@pytest.mark.parametrize("kind", ["window", "endless", "classes", "lite0"])
 def test_openvino_step_equals_the_model_over_fifty_steps(written, kind, batch, height, width):
     model, path = written(kind)
     accelerated = AcceleratedModel(model, backends.open_engine(path, "openvino"), "openvino")
     assert largest_difference(model, accelerated, batch, height, width, steps=50) < 1e-3
+
+
+def test_step_says_nothing_of_cells(written):
+    model, path = written("window")
+    grids = {name: shape for name, shape in OnnxEngine(path, threads=1).outputs.items() if "height/8" in shape}
+    assert set(grids) == {"new.motion"}
 
 
 def test_compiled_step_equals_the_model(make_model):
@@ -155,7 +179,7 @@ def test_clip_graph_equals_the_model(make_model, tmp_path):
         with torch.inference_mode():
             wanted = model(clip)
         found = engine.run({"pixel_values_videos": clip, "content_size": torch.tensor([[height, width]] * batch)})
-        for name in (*MAPS, "temporal_attention"):
+        for name in (*DETECTION_MAPS, *MAPS[1:], "temporal_attention"):
             torch.testing.assert_close(found[name], getattr(wanted, name), atol=1e-3, rtol=0)
 
 
