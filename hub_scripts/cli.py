@@ -206,8 +206,8 @@ def train(
     The trained model is written to OUTPUT/model, the best one so far to OUTPUT/best, ready for  kinetrack analyze
     --model OUTPUT/model.
 
-    A training that was stopped goes on from its last checkpoint. One of captions does not: videos that were watched are
-    read from the cache, but its text decoder learns from the beginning again, which takes seconds to minutes.
+    A training that was stopped goes on from its last checkpoint, and ends as if nothing had stopped it. One of captions
+    does so too: videos that were watched are read from the cache, the text decoder goes on from OUTPUT/captions.pt.
     """
     from .train import train as run_training
     from .train_config import load_train_config, split_arguments

@@ -44,7 +44,7 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     if settings.captions.pairs is not None:
         from .captioning.train_pairs import train_on_pairs
 
-        return train_on_pairs(settings)
+        return train_on_pairs(settings, resume)
     run = TrainingRun(settings)
     if resume:
         run.resume()

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from ..train_config import CaptionSettings
 from ..train_optimizer import warmup_cosine
+from .caption_checkpoint import CaptionCheckpoint, CaptionProgress
 from .captioner import VideoCaptioner, encode_texts
 from .video_tokens import VideoTokens
 
@@ -36,6 +38,7 @@ def train_captioner(
     settings: CaptionSettings,
     seed: int,
     on_evaluation: Callable[[dict], None] | None = None,
+    checkpoint: CaptionCheckpoint | None = None,
 ) -> dict:
     """Trains in place and leaves the weights that had the lowest loss on the dev videos.
 
@@ -47,21 +50,25 @@ def train_captioner(
         settings: see `CaptionSettings`.
         seed: of order, texts and dropout.
         on_evaluation: called with `{"step", "loss", "dev_loss"}` after each look at the dev videos.
+        checkpoint: gone on from, and written after each look at the dev videos.
 
     Returns:
         `{"step", "dev_loss"}` of the chosen step; losses are nats a word.
 
     Raises:
         FloatingPointError: a loss that is not finite.
+        ValueError: a checkpoint of another training.
     """
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, settings.evaluate_every, settings.steps)
     )
-    best, kept, losses = {"dev_loss": math.inf}, None, []
-    batches = _batches(train, settings, np.random.default_rng(seed))
-    for step, (videos, said) in zip(range(1, settings.steps + 1), batches, strict=False):
+    progress, losses = CaptionProgress(model, optimizer, schedule), []
+    if checkpoint is not None:
+        checkpoint.load(progress)
+    batches = islice(_batches(train, settings, np.random.default_rng(seed)), progress.step, None)
+    for step, (videos, said) in zip(range(progress.step + 1, settings.steps + 1), batches, strict=False):
         model.train()
         texts = _placed(encode_texts(tokenizer, said), model.device)
         labels = texts.pop("labels")[:, 1:]  # (B, L - 1)
@@ -80,11 +87,14 @@ def train_captioner(
         dev_loss = mean_loss(model, tokenizer, dev)
         if on_evaluation is not None:
             on_evaluation({"step": step, "loss": float(np.mean(losses)), "dev_loss": dev_loss})
-        losses = []
-        if kept is None or dev_loss < best["dev_loss"]:
-            best, kept = {"step": step, "dev_loss": dev_loss}, copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
-    return best
+        losses, progress.step = [], step
+        if progress.best is None or dev_loss < progress.best["dev_loss"]:
+            progress.best = {"step": step, "dev_loss": dev_loss}
+            progress.weights = copy.deepcopy(model.state_dict())
+        if checkpoint is not None:
+            checkpoint.save(progress)
+    model.load_state_dict(progress.weights)
+    return progress.best
 
 
 def _batches(

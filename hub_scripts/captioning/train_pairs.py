@@ -12,24 +12,27 @@ from ...processing.loading import load_model
 from ..atomic_files import write_json_atomically
 from ..train_checkpoint import write_folder
 from ..train_config import TrainConfig
+from .caption_checkpoint import CaptionCheckpoint, training_key
 from .caption_training import CaptionedVideo, train_captioner
 from .captioner import VideoCaptioner, VideoCaptionerConfig, answer, make_tokenizer
 from .pairs import read_pairs, split_pairs
 from .video_tokens import TokenCache, TokenSession
 
 
-def train_on_pairs(settings: TrainConfig) -> Path:
-    """Trains a captioner from its beginning; tokens of videos that were watched before are read from the cache.
+def train_on_pairs(settings: TrainConfig, resume: bool = True) -> Path:
+    """Trains a captioner; tokens of videos that were watched before are read from the cache.
 
     Args:
         settings: with `captions.pairs` and `model.checkpoint`.
+        resume: whether to go on from the checkpoint in `settings.output`, which is written at every look at the dev
+            videos.
 
     Returns:
         Folder of the captioner, for `load_captioner`.
 
     Raises:
         FileNotFoundError: no such file or model.
-        ValueError: no model to watch with, or pairs that cannot be used.
+        ValueError: no model to watch with, pairs that cannot be used, or a checkpoint of another training.
     """
     if settings.model.checkpoint is None:
         raise ValueError("A captioner needs a trained model to watch with: add model=kinetrack-nano.")
@@ -56,14 +59,16 @@ def train_on_pairs(settings: TrainConfig) -> Path:
         kinetrack_model=_stable_name(settings.model.checkpoint),
     )
     captioner = VideoCaptioner(config)
+    output.mkdir(parents=True, exist_ok=True)
+    key = training_key(captions, settings.seed, (train, dev))
+    checkpoint = CaptionCheckpoint(output / "captions.pt", key, resume)
     with tqdm(total=captions.steps, desc="training", unit="step", disable=None) as bar:
 
         def on_evaluation(record: dict) -> None:
             bar.set_postfix_str(f"loss {record['loss']:.3f}, dev {record['dev_loss']:.3f}")
             bar.update(record["step"] - bar.n)
 
-        chosen = train_captioner(captioner, tokenizer, train, dev, captions, settings.seed, on_evaluation)
-    output.mkdir(parents=True, exist_ok=True)
+        chosen = train_captioner(captioner, tokenizer, train, dev, captions, settings.seed, on_evaluation, checkpoint)
     write_json_atomically(output / "settings.json", settings.to_dict() | {"chosen": chosen}, default=str)
 
     def write(folder: Path) -> None:

@@ -1,10 +1,14 @@
 """Tokens are what the heads read, a captioner learns from them and from nothing else, and one's own pairs train one."""
 
 import dataclasses
+import random
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
+from kinetrack.hub_scripts.captioning.caption_checkpoint import CaptionCheckpoint, training_key
 from kinetrack.hub_scripts.captioning.caption_training import CaptionedVideo, mean_loss, train_captioner
 from kinetrack.hub_scripts.captioning.captioner import (
     VideoCaptioner,
@@ -157,6 +161,59 @@ def test_what_a_captioner_sees_is_what_it_learns(tokenizer, sees, right):
         share = np.mean([a == b for a, b in zip(found, truth, strict=True)])
         assert share > 0.95 if wanted == "1" else share < 0.7
         assert sees != "nothing" or len(set(found)) == 1
+
+
+STOPPED = """
+from kinetrack.hub_scripts.captioning.caption_checkpoint import CaptionCheckpoint
+from kinetrack.hub_scripts.captioning.caption_training import train_captioner
+train_captioner(model, tokenizer, train, dev, settings, 0, checkpoint=CaptionCheckpoint(file, "key"))
+"""
+
+
+def test_a_killed_training_ends_as_if_nothing_had_happened(tokenizer, start_processes, tmp_path):
+    """SIGKILL at a moment drawn anew in every run of this test: in a step, in an evaluation or in a checkpoint."""
+    settings = dataclasses.replace(SETTINGS, steps=40, evaluate_every=2)
+    train, dev = [made_up(n) for n in range(40)], [made_up(n) for n in range(40, 50)]
+
+    def teach(file) -> tuple[list[dict], dict]:
+        model, looks = build(tokenizer), []
+        kept = CaptionCheckpoint(file, "key")
+        train_captioner(model, tokenizer, train, dev, settings, 0, on_evaluation=looks.append, checkpoint=kept)
+        return looks, model.state_dict()
+
+    file = tmp_path / "captions.pt"
+    names = {"model": build(tokenizer), "tokenizer": tokenizer, "train": train, "dev": dev}
+    (process,) = start_processes(STOPPED, settings=settings, file=file, **names)
+    deadline = time.monotonic() + 120
+    while not file.is_file():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.1))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+    (all_looks, weights), (looks, found) = teach(tmp_path / "undisturbed.pt"), teach(file)
+    assert 0 < len(looks) < len(all_looks) == 20
+    assert looks == all_looks[-len(looks) :]
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_a_checkpoint_of_another_training_is_refused_and_can_be_replaced(tokenizer, tmp_path):
+    settings, videos, file = dataclasses.replace(SETTINGS, steps=2), [made_up(n) for n in range(8)], tmp_path / "a.pt"
+
+    def teach(parts=(videos[:6], videos[6:]), seed=0, resume=True, **other) -> list[dict]:
+        changed, looks = dataclasses.replace(settings, **other), []
+        kept = CaptionCheckpoint(file, training_key(changed, seed, parts), resume)
+        train_captioner(build(tokenizer), tokenizer, *parts, changed, seed, looks.append, kept)
+        return [look["step"] for look in looks]
+
+    assert teach() == [2] and teach() == [] and teach(steps=3) == [3]
+    for change in ({"seed": 1}, {"learning_rate": 1.0}, {"parts": (videos[:5], videos[6:])}):
+        with pytest.raises(ValueError, match="belongs to other pairs, another model or other settings. Use --fresh"):
+            teach(**change)
+        assert file.is_file()
+    assert teach(seed=1, resume=False) == [2]
 
 
 def test_a_captioner_is_saved_and_loaded_as_it_is(tokenizer, tmp_path):
