@@ -68,8 +68,12 @@ def centre(convolution: nn.Conv2d) -> None:
 
 
 _REPLACEMENTS = {"Conv2dSame": FixedPadConv, "ChannelNorm": FirstAxisNorm}
-# Modules in which a convolution without bias feeds nothing but the `norm` beside it.
-_NORMALISED = {"SeparableConv": "pointwise", "MotionEncoder": "reduce"}
+# Modules in which a convolution without bias feeds nothing but a norm: the names of both.
+_NORMALISED = {
+    "SeparableConv": ("pointwise", "norm"),
+    "MotionEncoder": ("reduce", "norm"),
+    "KeypointHead": ("reduce.0", "reduce.1"),
+}
 
 
 def exportable_copy(model: nn.Module) -> nn.Module:
@@ -82,8 +86,9 @@ def exportable_copy(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         normalised = _NORMALISED.get(type(module).__name__)
         if normalised is not None:
-            centre(getattr(module, normalised))
-            module.norm = FirstAxisNorm(module.norm, centred=True)
+            convolution, norm = map(module.get_submodule, normalised)
+            centre(convolution)
+            module.set_submodule(normalised[1], FirstAxisNorm(norm, centred=True))
         for name, child in list(module.named_children()):
             replacement = _REPLACEMENTS.get(type(child).__name__)
             if replacement is not None:

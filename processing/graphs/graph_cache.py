@@ -14,7 +14,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 # Raised when graphs of the same weights have to be made anew.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .graph_modules import Graph
+from .onnx_folding import join_convolutions
 
 OPSET = 18  # OpenVINO reads the reductions of 17 wrongly
 
@@ -49,6 +50,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
             dynamic_axes=axes,
         )
     content = onnx.load(str(path))
+    join_convolutions(content)
     for value in (*content.graph.input, *content.graph.output):
         for size, wanted in zip(value.type.tensor_type.shape.dim, everything[value.name], strict=True):
             if isinstance(wanted, str):
