@@ -96,6 +96,20 @@ class FrozenEncoder:
         return tuple(maps.half().contiguous().numpy() for maps in self.network(images))
 
 
+def content_key(path: Path, *parts) -> str:
+    """Names what was made of a video by what is in it, so that a copy of the data, with other times, finds it again.
+
+    Args:
+        path: a file, or a folder of frames.
+        *parts: whatever else it depends on.
+    """
+    digest = hashlib.sha1(repr(parts).encode())
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha1").digest())
+    return digest.hexdigest()[:16]
+
+
 def neighbour_names(sources: Sequence[ClipSource]) -> dict[str, str]:
     """By clip, its class and which five neighbours in number it is one of, where names say no more than a number."""
     numbers = {source.name: int(re.sub(r"\D", "", Path(source.name).stem) or 0) for source in sources}
@@ -191,9 +205,7 @@ def _spread(source: ClipSource, count: int | None) -> np.ndarray:
 def _read_clip(
     source: ClipSource, label: int, film: str, encoder: FrozenEncoder, folder: Path, frames: np.ndarray
 ) -> ClipFeatures:
-    status = source.frames.path.stat()
-    key = hashlib.sha1(f"{source.name}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
-    path = folder / f"{key}.npz"
+    path = folder / f"{content_key(source.frames.path, source.name)}.npz"
     if not path.is_file():
         middle, coarse = encoder.encode(source.frames.read(frames))
         with atomic_path(path) as partial:

@@ -1,6 +1,5 @@
 """Batches for both tasks from the cached output of an encoder's frozen stages: labelled clips, and tracked people."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..data.augmentation import ClipForm, Window
 from ..data.clips import ClipSource, frame_labels
 from ..evaluation_items import Sequence, sequence_frames
 from .clip_training import spread_frames
-from .features import ClipFeatures, FrozenEncoder
+from .features import ClipFeatures, FrozenEncoder, content_key
 
 _FORM = ClipForm()  # of which only the rules about boxes that are hardly seen are used
 _BATCH = 8
@@ -141,9 +140,9 @@ def read_sequences(sequences: list[Sequence], encoder: FrozenEncoder, processor,
 
 
 def _read_sequence(sequence: Sequence, encoder: FrozenEncoder, processor, folder: Path) -> SequenceMaps:
-    status = next(file for file in (sequence.folder / "video.mp4", sequence.folder / "img1") if file.exists()).stat()
-    parts = (sequence.folder.name, sequence.part, status.st_size, status.st_mtime_ns, dict(processor.size))
-    path = folder / f"{hashlib.sha1(repr(parts).encode()).hexdigest()[:16]}.npz"
+    video = next(file for file in (sequence.folder / "video.mp4", sequence.folder / "img1") if file.exists())
+    parts = (sequence.folder.name, sequence.part, dict(processor.size))
+    path = folder / f"{content_key(video, *parts)}.npz"
     if not path.is_file():
         found, times, images = [], [], []
         for frame in sequence_frames(sequence):
