@@ -48,7 +48,7 @@ class AttentionWindow(Experiment):
 
     name = "attention-window"
     question = (
-        "How many frames should β of Eq. 5 look back over in the shipped model? `long-video` and `sequence-length` saw "
+        "How many frames should β of Eq. 5 look back over in kinetrack-nano? `long-video` and `sequence-length` saw "
         "on `val` that a long window mixes scenes; a default may not be chosen there, so `dev` is asked, clip by clip "
         "and with clips joined into streams."
     )
@@ -181,14 +181,14 @@ class AttentionWindow(Experiment):
         reach = results.measures(STREAMS)[0]
         lengths = "; ".join(f"{kind} {reach[kind]['shortest']} to {reach[kind]['longest']}" for kind in _kinds(results))
         return [
-            f"**Clips alone.** Against the shipped window of {shipped}, in points, by {100 * level:.4g} % intervals "
+            f"**Clips alone.** Against {shipped}, the window at the time, in points, by {100 * level:.4g} % intervals "
             f"that hold together for all {len(gaps)} comparisons: {said(single)}.",
             f"**Streams.** Clips have {lengths} frames at the model's rate, and a new one follows at once. Against "
             f"{shipped} frames: {said(streams)}.",
             f"**Said by rule.** {_verdict(results).capitalize()}.",
             f"**Not shown.** `dev` has {_counts(results)}; an interval that contains zero does not show equality, and "
             f"those of clips alone would not show a loss below {_blind_below(results, single):.0f} points. The "
-            "checkpoint, its temperature and its threshold of actions were chosen on these clips with the shipped "
+            "checkpoint, its temperature and its threshold of actions were chosen on these clips with that "
             "window, and would have to be calibrated again with another. Cuts every second or two are not how a "
             "camera's stream looks; one in which an action goes on for many seconds may want a longer window.",
         ]

@@ -64,7 +64,8 @@ def _provenance(content: dict) -> str:
     for cell in cells:
         seeds[cell["variant"]].append(cell)
     plan = Table(
-        "Cells: planned and measured time on one core, in minutes (processor time, since the machine had other work).",
+        "Cells: planned and measured time on one core, in minutes (processor time, since the machine had other work; "
+        "costs are measured in processes of their own, whose time is not in it).",
         ["variant", "what it is", "seeds", "planned a cell", "measured a cell"],
         [
             [
