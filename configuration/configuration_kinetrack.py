@@ -74,6 +74,8 @@ class KineTrackConfig(PreTrainedConfig):
         keypoint_channels (`int`, *optional*, defaults to 64): Width of the head that finds keypoints.
         pose_channels (`int`, *optional*, defaults to 128): Width of the network over time that reads them.
         pose_dropout (`float`, *optional*, defaults to 0.3): Dropout in that network.
+        region_statistics (`bool`, *optional*, defaults to `False`):
+            Whether statistics of the encoder's features are remembered of every region and add to the logits.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -148,6 +150,7 @@ class KineTrackConfig(PreTrainedConfig):
     keypoint_channels: int = 64
     pose_channels: int = 128
     pose_dropout: float | int = 0.3
+    region_statistics: bool = False
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False
@@ -183,6 +186,7 @@ class KineTrackConfig(PreTrainedConfig):
         "group_logits",
         "heatmap_logits",
         "keypoint_logits",
+        "cell_features",
         "distances",
         "embeddings",
         "spatial_attention",
@@ -248,13 +252,24 @@ class KineTrackConfig(PreTrainedConfig):
 
     @property
     def region_size(self) -> int:
-        """Channels of what is remembered of a region in a frame: f, and x, y and concentration of every keypoint."""
-        return self.hidden_size + 3 * len(self.keypoints)
+        """Channels of what is remembered of a region in a frame.
+
+        f, x, y and concentration of every keypoint, and mean, deviation and soft maximum of what statistics are of.
+        """
+        return self.hidden_size + 3 * len(self.keypoints) + 3 * self.statistics_channels
+
+    @property
+    def statistics_channels(self) -> int:
+        """Channels that region statistics are of: the encoder's features and the frame differences, or none."""
+        return self.hidden_size + self.motion_channels if self.region_statistics else 0
 
     @property
     def summary_size(self) -> int:
-        """Channels of what the action head reads: R, and with keypoints mean and maximum of the movement's features."""
-        return self.hidden_size + (2 * self.pose_channels if self.keypoints else 0)
+        """Channels of what the action head reads.
+
+        R, with keypoints mean and maximum of the movement's features, and the mean of the region's statistics.
+        """
+        return self.hidden_size + (2 * self.pose_channels if self.keypoints else 0) + 3 * self.statistics_channels
 
     def validate_architecture(self):
         """Checks combinations; called by `@strict` after every construction. Raises `ValueError` naming the field."""
@@ -272,6 +287,8 @@ class KineTrackConfig(PreTrainedConfig):
             raise ValueError(f"`keypoints` must be distinct names, got {self.keypoints}.")
         if self.keypoints and self.attention_window is None:
             raise ValueError("`keypoints` are followed through `attention_window`; it must be a number of frames.")
+        if self.region_statistics and self.attention_window is None:
+            raise ValueError("`region_statistics` are averaged over `attention_window`; it must be a number of frames.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):

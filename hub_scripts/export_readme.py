@@ -149,7 +149,8 @@ def write_readme(folder: Path, description: dict, config, processor) -> None:
         "temperature": config.action_temperature,
         "groups": f"; `group_logits.*` are {', '.join(config.label_groups)}" if config.label_groups else "",
         "rate": config.frame_rate,
-        "keypoints": ", `keypoint_logits`" if config.keypoints else "",
+        "keypoints": (", `keypoint_logits`" if config.keypoints else "")
+        + (", `cell_features`" if config.region_statistics else ""),
     }
     objects = _OBJECTS[mode].format(threshold=config.detection_threshold) if config.tracking_head else ""
     text = _HEAD.format(**values, objects=objects)

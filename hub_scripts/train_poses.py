@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -29,6 +28,7 @@ from ..modeling.attention_kinetrack import cell_overlap
 from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, locate_keypoints, widened
 from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.loading import load_model
+from .clip_summaries import choose_weights, summarise_clips
 from .data.batches import collate
 from .data.clips import ACTION_FORM, ActionClips, evaluation_form
 from .data.keypoints import JOINTS, MIRRORED
@@ -213,7 +213,6 @@ def train_movement(model, poses: torch.Tensor, seen: torch.Tensor, actions: torc
     model.eval()
 
 
-@torch.inference_mode()
 def dev_logits(model, data: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of N dev clips: logits without the movement (2, N, C), of the movement alone (2, N, C), and classes (N,).
 
@@ -221,28 +220,19 @@ def dev_logits(model, data: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     """
     sources = action_sources(data, "dev", sets=(ACTION_SET,))
     form = evaluation_form(replace(ACTION_FORM, num_frames=24), (256, 320), model.config.frame_rate)
-    summaries, wanted = [], []
-    for batch in tqdm(DataLoader(ActionClips(sources, form, train=False), collate_fn=collate), desc="dev", unit="clip"):
-        given = {name: batch[name] for name in ("pixel_values_videos", "frame_mask", "pixel_mask")}
-        base = model.kinetrack(**given)
-        inside, _ = model.describe_tubes(base, batch["region_boxes"], given["frame_mask"], given["pixel_mask"])
-        summaries.append(torch.stack([inside, base.pooler_output]))
-        wanted.append(batch["labels"])
-    summary = torch.cat(summaries, 1)  # (2, N, ...)
-    movement = model.action_head.classify_movement(summary)
-    return model.action_head(summary)[0] - movement, movement, torch.cat(wanted)
+    summary, wanted = summarise_clips(model, ActionClips(sources, form, train=False), "dev")
+    with torch.inference_mode():
+        return (
+            model.action_head(summary[..., : model.action_head.size])[0],
+            model.action_head.classify_movement(summary),
+            wanted,
+        )
 
 
 def choose_share(still: torch.Tensor, moving: torch.Tensor, wanted: torch.Tensor) -> tuple[float, float]:
     """The factor of the movement's logits, and the temperature, with the smallest negative log-likelihood."""
-
-    def likelihood(logarithms):
-        share, temperature = np.exp(logarithms)
-        logits = (still + share * moving) / temperature  # (2, N, C)
-        return float(F.cross_entropy(logits.flatten(0, 1), wanted.repeat(2)))
-
-    share, temperature = np.exp(minimize(likelihood, np.zeros(2), method="Nelder-Mead").x)
-    return float(share), float(temperature)
+    before, added = choose_weights(torch.stack([still, moving]), wanted)
+    return float(added / before), float(1 / before)
 
 
 def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Module, object, dict]:

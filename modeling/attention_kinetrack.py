@@ -6,7 +6,8 @@
 The same module attends within any region: log(overlap of cell and region) is added to the spatial logits, so a box
 smaller than a cell still has weight, cells outside carry none, and a box over the whole valid area is no region at all.
 
-A model with keypoints remembers a region's pose beside its f, and adds to R what the poses of the window do.
+A model with keypoints remembers a region's pose beside its f, and adds to R what the poses of the window do; one with
+region statistics remembers these as well, and adds their mean.
 """
 
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class AttentionMemory:
 
     With a window of W frames: `scores` (B, W) holds w_tau . f of the last W frames, -inf where there were fewer, and
     `features` (B, W, D) their f. Without a window the past is one running softmax: `scores` (B, 1) is its
-    log-sum-exp and `features` (B, 1, D) its weighted mean, which is exact. In a model with K keypoints features have
-    D + 3K channels, `config.region_size`: f, then the region's pose (`locate_keypoints`).
+    log-sum-exp and `features` (B, 1, D) its weighted mean, which is exact. In a model with keypoints or region
+    statistics features have `config.region_size` channels: f, then the region's pose (`locate_keypoints`), then its
+    statistics (`region_statistics`).
     """
 
     scores: torch.Tensor
@@ -81,6 +83,7 @@ class HierarchicalAttention(nn.Module):
         self.temporal_projection = nn.Linear(config.hidden_size, 1, bias=False)  # w_tau
         self.size = config.hidden_size
         self.pose_encoder = PoseEncoder(config) if config.keypoints else None
+        self.pose_size, self.statistics_size = 3 * len(config.keypoints), 3 * config.statistics_channels
 
     def attend_space(
         self, features: torch.Tensor, overlap: torch.Tensor
@@ -120,14 +123,14 @@ class HierarchicalAttention(nn.Module):
 
         Args:
             scores: w_tau . f (B, T), -inf for frames to leave out.
-            pooled: f (B, T, D), or (B, T, D + 3K) with the region's pose.
+            pooled: f (B, T, D), or (B, T, `config.region_size`) with the region's pose and statistics.
             frame_mask: (B, T), True for valid frames, which come first.
             memory: of an earlier chunk.
 
         Returns:
             beta (B, M + T), M being the entries of `memory` (0 without one), R (B, D) and the new memory. Beta sums
-            to one, or is zero where no frame can be attended to. With keypoints R is (B, `config.summary_size`): the
-            description of the movement in the window follows.
+            to one, or is zero where no frame can be attended to. With keypoints or statistics R is
+            (B, `config.summary_size`): the description of the movement in the window follows, and the statistics' mean.
         """
         if frame_mask is not None:
             scores = scores.masked_fill(~frame_mask, float("-inf"))
@@ -153,13 +156,17 @@ class HierarchicalAttention(nn.Module):
         end = end + (scores.shape[1] if frame_mask is None else frame_mask.sum(dim=1, keepdim=True))
         beta = masked_softmax(all_scores, attended & (position < end) & (position >= end - self.window), dim=1)
         summary = (beta.unsqueeze(1) @ all_pooled[..., : self.size]).squeeze(1)  # (B, D)
+        _, poses, statistics = memory.features.split([self.size, self.pose_size, self.statistics_size], dim=-1)
+        seen = memory.scores > float("-inf")
         if self.pose_encoder is not None:
-            movement = self.pose_encoder(memory.features[..., self.size :], memory.scores > float("-inf"))
-            summary = torch.cat([summary, movement], dim=-1)
+            summary = torch.cat([summary, self.pose_encoder(poses, seen)], dim=-1)
+        if self.statistics_size:
+            share = seen.to(statistics.dtype) / seen.sum(1, keepdim=True).clamp(min=1)  # (B, W)
+            summary = torch.cat([summary, (share.unsqueeze(1) @ statistics).squeeze(1)], dim=-1)
         return beta[:, unseen:], summary, memory
 
     def empty_memory(self, pooled: torch.Tensor) -> AttentionMemory:
-        """A memory of nothing for f, and perhaps poses, of shape (B, ..., `config.region_size`)."""
+        """A memory of nothing for what has the shape (B, ..., `config.region_size`)."""
         batch, size, length = pooled.shape[0], pooled.shape[-1], self.window or 1
         return AttentionMemory(pooled.new_full((batch, length), float("-inf")), pooled.new_zeros(batch, length, size))
 

@@ -47,8 +47,8 @@ class MotionEncoder(nn.Module):
         frame_mask: torch.Tensor | None = None,
         previous: torch.Tensor | None = None,
         has_previous: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Motion features of a clip, and what the next chunk needs of it.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Motion features of a clip, what the next chunk needs of it, and how large the differences are.
 
         Args:
             fine: the backbone's stride-8 map (B * T, C, H/8, W/8).
@@ -58,7 +58,8 @@ class MotionEncoder(nn.Module):
             has_previous: (B,) bool, False where the stream has not begun and `previous` means nothing.
 
         Returns:
-            (B * T, D, H/16, W/16), and r of the last valid frame (B, M, H/8, W/8).
+            (B * T, D, H/16, W/16), r of the last valid frame (B, M, H/8, W/8), and |d| (B * T, M, H/16, W/16), each
+            coarse cell with the mean of its four fine ones.
         """
         present = self.norm(self.reduce(fine))  # (BT, M, H/8, W/8)
         present = present.unflatten(0, (batch, -1))  # (B, T, M, H/8, W/8)
@@ -74,7 +75,8 @@ class MotionEncoder(nn.Module):
             seen = displacements(now, before, self.reach)
             moving = torch.cat([moving, seen], dim=1)
         moving = self.output(F.relu(self.mix(moving)))  # (BT, D, H/16, W/16)
-        return moving * self.gain[:, None, None], keep_last_valid(sequence, 1, frame_mask).squeeze(1)
+        last = keep_last_valid(sequence, 1, frame_mask).squeeze(1)
+        return moving * self.gain[:, None, None], last, F.avg_pool2d(change.abs(), 2)
 
 
 def displacements(now: torch.Tensor, before: torch.Tensor, reach: int) -> torch.Tensor:

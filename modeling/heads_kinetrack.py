@@ -12,8 +12,9 @@ from ..modeling.encoder_kinetrack import ChannelNorm, SeparableConv
 class ActionHead(nn.Module):
     """Norm, dropout and one linear layer a label group, on the representation R of the whole frame or of one region.
 
-    With keypoints the movement that follows R has a linear layer of its own, whose logits are added to those of the
-    primary group: the two see different things, and neither can keep the other from learning.
+    With keypoints or region statistics, what follows R (the movement, and the statistics' mean) has a linear layer of
+    its own, whose logits are added to those of the primary group: they see different things, and neither can keep the
+    other from learning.
 
     Args:
         config: `KineTrackConfig`; `id2label` is the primary group, `label_groups` the further ones.
@@ -32,15 +33,18 @@ class ActionHead(nn.Module):
         self.movement_classifier = nn.Linear(movement, config.num_labels) if movement else None
 
     def forward(self, representation: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """R (..., `config.summary_size`) -> logits (..., num_labels), and (..., n) for every further group."""
+        """R (..., `config.summary_size`) -> logits (..., num_labels), and (..., n) for every further group.
+
+        R (..., D) alone will do: then nothing is added for movement and statistics.
+        """
         hidden = self.dropout(self.norm(representation[..., : self.size]))
         logits = self.classifier(hidden)
-        if self.movement_classifier is not None:
+        if representation.shape[-1] > self.size:
             logits = logits + self.classify_movement(representation)
         return logits, {name: layer(hidden) for name, layer in self.group_classifiers.items()}
 
     def classify_movement(self, representation: torch.Tensor) -> torch.Tensor:
-        """What the movement alone says: R (..., `config.summary_size`) -> logits (..., num_labels)."""
+        """What movement and statistics alone say: R (..., `config.summary_size`) -> logits (..., num_labels)."""
         return self.movement_classifier(self.dropout(representation[..., self.size :]))
 
 

@@ -9,12 +9,14 @@ from ..modeling.difference_kinetrack import MotionEncoder
 from ..modeling.encoder_kinetrack import SpatialEncoder
 from ..modeling.heads_kinetrack import ActionHead, TrackingHead
 from ..modeling.initialisation_kinetrack import KineTrackPreTrainedModel
+from ..modeling.inputs_kinetrack import check_inputs
 from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, locate_keypoints, widened
 from ..modeling.loss_kinetrack import classification_loss, tracking_losses
 from ..modeling.outputs_kinetrack import KineTrackModelOutput, KineTrackOutput, KineTrackState
 from ..modeling.pieces_kinetrack import in_pieces
 from ..modeling.processes_kinetrack import mean_over_processes
 from ..modeling.propagation_kinetrack import TemporalPropagation
+from ..modeling.statistics_kinetrack import region_statistics
 
 
 class KineTrackModel(KineTrackPreTrainedModel):
@@ -63,7 +65,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
                 is changed then), a state of another batch or size, or a state with a bidirectional model.
         """
         frame_mask, pixel_mask = _as_bool(frame_mask), _as_bool(pixel_mask)
-        self._check_inputs(pixel_values_videos, frame_mask, pixel_mask, state)
+        check_inputs(self.config, pixel_values_videos, frame_mask, pixel_mask, state)
         batch, length, _, height, width = pixel_values_videos.shape
         frames = pixel_values_videos.to(self.dtype)
         if pixel_mask is not None:
@@ -76,11 +78,11 @@ class KineTrackModel(KineTrackPreTrainedModel):
         keypoint_logits = None
         if self.keypoint_head is not None:
             (keypoint_logits,) = in_pieces(lambda maps: (self.keypoint_head(maps),), pyramid)  # (BT, K, H8, W8)
-        motion_memory = None
+        motion_memory, cells = None, features  # cells: what statistics are of
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
-            change, motion_memory = self.motion(fine, batch, frame_mask, *past)
-            features = features + change
+            change, motion_memory, difference = self.motion(fine, batch, frame_mask, *past)
+            features, cells = features + change, torch.cat([cells, difference], dim=1)
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.unflatten(0, (batch, length)).permute(0, 1, 3, 4, 2)  # (B, T, H16, W16, D)
 
@@ -108,6 +110,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
             area = (pixel_mask, None, batch, height, width, features.device, self.config.output_stride)
             whole = self.region_overlap(*area).repeat_interleave(length, dim=0)  # (BT, 1, H8, W8)
             pooled = self._with_poses(pooled, keypoint_logits, whole)
+        if self.config.region_statistics:
+            statistics = region_statistics(cells, overlap.repeat_interleave(length, dim=0))
+            pooled = torch.cat([pooled, statistics], dim=-1)
         beta, summary, memory = self.attention.attend_time(
             scores.view(batch, length),
             pooled.view(batch, length, -1),
@@ -118,6 +123,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             last_hidden_state=features.flatten(0, 1).permute(0, 3, 1, 2).unflatten(0, (batch, length)),
             pyramid_features=None if pyramid is None else pyramid.unflatten(0, (batch, length)),
             keypoint_logits=None if keypoint_logits is None else keypoint_logits.unflatten(0, (batch, length)),
+            cell_features=cells.unflatten(0, (batch, length)) if self.config.region_statistics else None,
             pooler_output=summary,
             spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
             temporal_attention=beta,
@@ -201,6 +207,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         boxes: torch.Tensor,
         pixel_mask: torch.Tensor | None = None,
         keypoint_logits: torch.Tensor | None = None,
+        cell_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Eqs. 3 and 4 within boxes, on features already computed.
 
@@ -209,18 +216,21 @@ class KineTrackModel(KineTrackPreTrainedModel):
             boxes: (B, R, 4) xyxy in pixels of the model input.
             pixel_mask: (B, H, W) or None.
             keypoint_logits: of the same frames, (B, K, H/8, W/8); a model with keypoints needs them.
+            cell_features: of the same frames, (B, S, H/16, W/16); a model with region statistics needs them.
 
         Returns:
-            Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D); with keypoints
-            (B, R, `config.region_size`), poses behind f.
+            Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D); with keypoints or statistics
+            (B, R, `config.region_size`), poses and statistics behind f.
 
         Raises:
-            ValueError: a model with keypoints was given none.
+            ValueError: a model with keypoints or statistics was not given what it needs, or another was.
         """
-        if (keypoint_logits is None) == bool(self.config.keypoints):
-            raise ValueError(
-                "`keypoint_logits` of the same frames belong with the features exactly if `config.keypoints` has names."
-            )
+        for name, maps, wanted in (
+            ("keypoint_logits", keypoint_logits, bool(self.config.keypoints)),
+            ("cell_features", cell_features, self.config.region_statistics),
+        ):
+            if (maps is not None) != wanted:
+                raise ValueError(f"This model takes {'its' if wanted else 'no'} `{name}` of the same frames here.")
         height, width = (side * self.config.feature_stride for side in features.shape[-2:])
         overlap = self.region_overlap(pixel_mask, boxes, features.shape[0], height, width, features.device).to(
             features.dtype
@@ -229,6 +239,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if keypoint_logits is not None:
             near = (pixel_mask, widened(boxes), len(features), height, width, features.device)
             pooled = self._with_poses(pooled, keypoint_logits, self.region_overlap(*near, self.config.output_stride))
+        if cell_features is not None:
+            pooled = torch.cat([pooled, region_statistics(cell_features, overlap)], dim=-1)
         return scores, pooled
 
     def _with_poses(self, pooled, keypoint_logits, weight):
@@ -238,42 +250,6 @@ class KineTrackModel(KineTrackPreTrainedModel):
         """
         poses = locate_keypoints(keypoint_logits.detach(), weight.detach(), self.config.output_stride)
         return torch.cat([pooled, poses.flatten(2).to(pooled.dtype)], dim=-1)
-
-    def _check_inputs(self, videos, frame_mask, pixel_mask, state):
-        if videos.dim() != 5 or videos.shape[2] != 3 or videos.shape[1] < 1:
-            raise ValueError(
-                f"`pixel_values_videos` must be (batch, frames, 3, height, width), got {tuple(videos.shape)}."
-            )
-        if state is not None and self.config.bidirectional:
-            raise ValueError("A model with `bidirectional=True` needs the whole clip and cannot continue a stream.")
-        batch, length, _, height, width = videos.shape
-        if frame_mask is not None and frame_mask.shape != (batch, length):
-            raise ValueError(f"`frame_mask` must be {(batch, length)}, got {tuple(frame_mask.shape)}.")
-        if pixel_mask is not None and pixel_mask.shape != (batch, height, width):
-            raise ValueError(f"`pixel_mask` must be {(batch, height, width)}, got {tuple(pixel_mask.shape)}.")
-        if state is not None:
-            stride = self.config.feature_stride
-            grid = (batch, height // stride, width // stride, self.config.hidden_size)
-            memory = (batch, self.config.attention_window or 1)
-            carried = [*((hidden, grid) for hidden in state.hidden), (state.scores, memory)]
-            if self.motion is not None:
-                carried.append((state.motion, (batch, self.config.motion_channels, height // 8, width // 8)))
-            for tensor, wanted in carried:
-                shape = None if tensor is None else tuple(tensor.shape)
-                if shape != wanted:
-                    raise ValueError(
-                        f"The state belongs to a stream of shape {shape}, this input needs {wanted}. "
-                        "Start a new stream (state=None) when the batch, the frame size or the model changes."
-                    )
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or videos.is_meta:
-            return
-        # One sum is cheaper than a mask of everything, and any NaN or infinity shows in it.
-        if not torch.isfinite(videos.sum()) and not torch.isfinite(videos).all():
-            raise ValueError("`pixel_values_videos` has NaN or infinite values; drop the broken frames.")
-        if frame_mask is not None and not bool(
-            (frame_mask[:, :-1] >= frame_mask[:, 1:]).all() & frame_mask[:, 0].all()
-        ):
-            raise ValueError("`frame_mask` must have the valid frames first and at least one of them.")
 
 
 class _KineTrackWithHeads(KineTrackPreTrainedModel):
@@ -330,6 +306,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
             spatial_attention=base.spatial_attention,
             temporal_attention=base.temporal_attention,
             keypoint_logits=base.keypoint_logits,
+            cell_features=base.cell_features,
             last_hidden_state=base.last_hidden_state,
             state=base.state,
             hidden_states=base.hidden_states,
@@ -342,7 +319,7 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
                 summary, present = self.describe_tubes(base, region_boxes, frame_mask, pixel_mask)
                 output.region_logits, _ = self.action_head(summary)
                 if labels is not None:
-                    if self.config.keypoints:
+                    if self.action_head.movement_classifier is not None:
                         movement = self.action_head.classify_movement(summary)
                         terms["movement"] = self._action_loss(movement, labels.where(present, -100))
                     terms["region"] = self._action_loss(output.region_logits, labels.where(present, -100))
@@ -377,9 +354,9 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         output = KineTrackOutput(**output)  # in the documented order: the loss first, then the logits
         return output if _wants_dict(self.config, return_dict) else output.to_tuple()
 
-    def attend_regions(self, features, boxes, pixel_mask=None, keypoint_logits=None):
+    def attend_regions(self, features, boxes, pixel_mask=None, keypoint_logits=None, cell_features=None):
         """See `KineTrackModel.attend_regions`."""
-        return self.kinetrack.attend_regions(features, boxes, pixel_mask, keypoint_logits)
+        return self.kinetrack.attend_regions(features, boxes, pixel_mask, keypoint_logits, cell_features)
 
     def describe_tubes(
         self,
@@ -400,8 +377,8 @@ class _KineTrackWithHeads(KineTrackPreTrainedModel):
         features = base.last_hidden_state.flatten(0, 1)  # (BT, D, H16, W16)
         if pixel_mask is not None:
             pixel_mask = pixel_mask.repeat_interleave(length, dim=0)
-        keypoints = None if base.keypoint_logits is None else base.keypoint_logits.flatten(0, 1)
-        scores, pooled = self.attend_regions(features, boxes.reshape(-1, 1, 4), pixel_mask, keypoints)
+        extra = (None if maps is None else maps.flatten(0, 1) for maps in (base.keypoint_logits, base.cell_features))
+        scores, pooled = self.attend_regions(features, boxes.reshape(-1, 1, 4), pixel_mask, *extra)
         scores, pooled = scores.view(batch, length), pooled.view(batch, length, -1)
         _, summary, _ = self.kinetrack.attention.attend_time(scores, pooled, frame_mask)
         return summary, (scores > float("-inf")).any(1)

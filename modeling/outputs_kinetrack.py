@@ -81,8 +81,10 @@ class KineTrackModelOutput(ModelOutput):
         last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
         pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
         keypoint_logits (`(B, T, K, H/8, W/8)`, *optional*): of the model's `keypoints`.
-        pooler_output (`(B, D)`): R, the representation seen from the last valid frame; with keypoints
-            `(B, config.summary_size)`, the movement behind R.
+        cell_features (`(B, T, S, H/16, W/16)`, *optional*): what `region_statistics` are of, the encoder's features and
+            the size of the frame differences.
+        pooler_output (`(B, D)`): R, the representation seen from the last valid frame; with keypoints or region
+            statistics `(B, config.summary_size)`, movement and statistics behind R.
         spatial_attention (`(B, T, H/16, W/16)`): alpha, summing to one over each frame.
         temporal_attention (`(B, M + T)`): beta over the M remembered frames and this clip's, summing to one.
         state (`KineTrackState`): for the next chunk of the stream.
@@ -93,6 +95,7 @@ class KineTrackModelOutput(ModelOutput):
     last_hidden_state: torch.Tensor | None = None
     pyramid_features: torch.Tensor | None = None
     keypoint_logits: torch.Tensor | None = None
+    cell_features: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
     spatial_attention: torch.Tensor | None = None
     temporal_attention: torch.Tensor | None = None
@@ -127,6 +130,7 @@ class KineTrackOutput(ModelOutput):
     distances: torch.Tensor | None = None
     embeddings: torch.Tensor | None = None
     keypoint_logits: torch.Tensor | None = None
+    cell_features: torch.Tensor | None = None
     spatial_attention: torch.Tensor | None = None
     temporal_attention: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None

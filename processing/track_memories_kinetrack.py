@@ -22,11 +22,11 @@ class TrackMemories:
         Args:
             track_ids: (N,) identities, all different.
             scores: (N,) w_tau . f, -inf for a box outside the frame.
-            pooled: (N, D) f, with the pose behind it if the model has keypoints.
+            pooled: (N, D) f, with pose and statistics behind it if the model has any.
             commit: whether this frame is remembered.
 
         Returns:
-            R (N, D), with the movement behind it if the model has keypoints.
+            R (N, D), with movement and statistics behind it if the model has any.
         """
         if self.memory is None:
             self.memory = self.attention.empty_memory(pooled[:0])

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..captioning.video_tokens import PLACES, VideoTokens
 from .caption_corpus import (
@@ -73,8 +72,7 @@ def rule_answers(model, scenes: Sequence[Scene], tokens: Sequence[VideoTokens], 
             here = np.flatnonzero((seen.places[:, _FIRST_X] >= low) & (seen.places[:, _FIRST_X] < high))
             if len(here):  # the one seen longest and surest comes first
                 track = torch.from_numpy(seen.tracks[here[:1]].astype(np.float32))
-                unmoved = (0, model.config.summary_size - track.shape[1])  # tokens say nothing of poses
-                logits = model.action_head(F.pad(track, unmoved))[0]
+                logits = model.action_head(track)[0]
                 answers[DOES.format(side)] = verb_of(model.config.id2label[int(logits.argmax())])
                 answers[GOES.format(side)] = way_of(2 * seen.places[here[0], _MOVED_X])  # half the frame is a clip
         found.append(answers | {CAPTION: compose(answers)})

@@ -92,11 +92,9 @@ def shuffled_passes(spans: Sequence[tuple[int, int]], count: int, seed: int) -> 
 
 
 def without_poses(model: nn.Module) -> nn.Module:
-    """The same model reading R alone: what these experiments ask about. One without keypoints is returned as it is."""
-    if not model.config.keypoints:
-        return model
+    """The same model reading R alone: what these experiments ask about, without keypoints and region statistics."""
     config = deepcopy(model.config)
-    config.keypoints = []
+    config.keypoints, config.region_statistics = [], False
     plain = type(model)(config)
     own = plain.state_dict()
     plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in own})

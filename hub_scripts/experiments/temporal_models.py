@@ -191,7 +191,7 @@ class ClipClassifier(KineTrackPreTrainedModel):
         batch, length = cells.shape[:2]
         features = self.project(cells)  # (B, T, h, w, D)
         if self.motion is not None:
-            change, _ = self.motion(middle.flatten(0, 1), batch)  # (BT, D, h, w)
+            change, _, _ = self.motion(middle.flatten(0, 1), batch)  # (BT, D, h, w)
             features = features + change.permute(0, 2, 3, 1).unflatten(0, (batch, length))
         everywhere = features.new_ones(batch, 1, *features.shape[2:4], 1)
         for block in self.blocks:

@@ -30,6 +30,7 @@ class StepOutput:
     logits: torch.Tensor | None = None
     objects: dict[str, torch.Tensor] = field(default_factory=dict)
     keypoint_logits: torch.Tensor | None = None
+    cell_features: torch.Tensor | None = None
     group_logits: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
@@ -150,6 +151,7 @@ class ExportedParts:
         boxes: torch.Tensor,
         pixel_mask: torch.Tensor,
         keypoint_logits: torch.Tensor | None = None,
+        cell_features: torch.Tensor | None = None,
     ):
         """Eqs. 3 and 4 within boxes: scores (B, R) and f (B, R, D). Arguments as for `KineTrackModel`."""
         if not boxes.shape[1]:
@@ -159,8 +161,8 @@ class ExportedParts:
         boxes = F.pad(boxes.float(), (0, 0, 0, -count % _ROUND))
         content = _shown(pixel_mask)
         feeds = {"last_hidden_state": features, "boxes": boxes, "content_size": content}
-        if keypoint_logits is not None:
-            feeds["keypoint_logits"] = keypoint_logits
+        maps = {"keypoint_logits": keypoint_logits, "cell_features": cell_features}
+        feeds |= {name: value for name, value in maps.items() if value is not None}
         found = self._engines["regions"].run(feeds)
         return found["score"][:, :count], found["pooled"][:, :count]
 

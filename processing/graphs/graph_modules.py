@@ -22,6 +22,7 @@ FRAME_OUTPUTS = {
     "keypoint_logits": ("height/8", "width/8"),
     "spatial_attention": ("height/16", "width/16"),
     "last_hidden_state": ("height/16", "width/16"),
+    "cell_features": ("height/16", "width/16"),
 }
 # A step says of the objects in its frame alone what a clip has maps of: this many at most, and what of each.
 MAX_OBJECTS = 300
@@ -120,12 +121,12 @@ class _Clip(nn.Module):
 class _Regions(nn.Module):
     def __init__(self, model):
         super().__init__()
-        self.model = model
+        self.model, self.maps = model, list(_memory_maps(model.config))
 
-    def forward(self, last_hidden_state, boxes, content_size, keypoint_logits=None):
+    def forward(self, last_hidden_state, boxes, content_size, *maps):
         stride = self.model.config.feature_stride
         mask = frame_mask_of(last_hidden_state.repeat_interleave(stride, 2).repeat_interleave(stride, 3), content_size)
-        return self.model.attend_regions(last_hidden_state, boxes, mask, keypoint_logits)
+        return self.model.attend_regions(last_hidden_state, boxes, mask, **dict(zip(self.maps, maps, strict=True)))
 
 
 class _Recall(nn.Module):
@@ -170,9 +171,11 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] | None = None) -
         "keypoint_logits": (len(config.keypoints),),
         "spatial_attention": (),
         "last_hidden_state": (config.hidden_size,),
+        "cell_features": (config.statistics_channels,),
     }
     left_out = () if frames and model.tracking_head is not None else _DETECTION_MAPS
     left_out += () if config.keypoints else ("keypoint_logits",)
+    left_out += () if config.region_statistics else ("cell_features",)
     maps = {name: grid for name, grid in FRAME_OUTPUTS.items() if name not in left_out}
     return shapes | {name: ("batch", *(frames or ()), *channels[name], *grid) for name, grid in maps.items()}
 
@@ -223,11 +226,20 @@ def clip_graph(model, num_frames: int) -> Graph:
     return Graph("clip", _Clip(model), inputs, _output_shapes(model, num_frames, (num_frames,)))
 
 
+def _memory_maps(config) -> dict[str, Shape]:
+    """Maps of a frame that regions are remembered by, beside its features."""
+    maps = {}
+    if config.keypoints:
+        maps["keypoint_logits"] = ("batch", len(config.keypoints), "height/8", "width/8")
+    if config.region_statistics:
+        maps["cell_features"] = ("batch", config.statistics_channels, "height/16", "width/16")
+    return maps
+
+
 def region_graphs(model) -> list[Graph]:
     """Who does what: `regions` on a frame's features, `recall` on tracks' memories, and the `actions` that follow."""
     config, window = model.config, model.config.attention_window or 1
     size, summary = config.region_size, config.summary_size
-    maps = {"keypoint_logits": ("batch", len(config.keypoints), "height/8", "width/8")} if config.keypoints else {}
     attention = model.kinetrack.attention
     memory = {"scores": ("tracks", window), "features": ("tracks", window, size)}
     memory_type = type(attention.empty_memory(torch.zeros(1, size)))
@@ -239,7 +251,7 @@ def region_graphs(model) -> list[Graph]:
                 "last_hidden_state": ("batch", config.hidden_size, "height/16", "width/16"),
                 "boxes": ("batch", "regions", 4),
                 "content_size": ("batch", 2),
-                **maps,
+                **_memory_maps(config),
             },
             {"score": ("batch", "regions"), "pooled": ("batch", "regions", size)},
         ),

@@ -106,6 +106,7 @@ def test_loss_weights_given_in_part_keep_the_other_defaults():
         ("attention_window", {"attention_window": 0}),
         ("keypoints", {"keypoints": ["head", "head"]}),
         ("keypoints", {"keypoints": ["head"], "attention_window": None}),
+        ("region_statistics", {"region_statistics": True, "attention_window": None}),
         ("keypoint_channels", {"keypoint_channels": 0}),
         ("pose_channels", {"pose_channels": 0}),
         ("pose_dropout", {"pose_dropout": 1.0}),

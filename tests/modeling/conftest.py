@@ -47,6 +47,7 @@ def make_config(tiny_backbone):
             "motion_channels": 4,
             "motion_reach": 1,
             "keypoints": ["head", "left_foot", "right_foot"],
+            "region_statistics": True,
             "keypoint_channels": 8,
             "pose_channels": 4,
             "embedding_size": 6,
@@ -57,8 +58,8 @@ def make_config(tiny_backbone):
             "object_classes": ["person", "ball"],
         }
         settings |= overrides
-        if settings["attention_window"] is None and "keypoints" not in overrides:
-            settings["keypoints"] = []  # poses are followed through a window
+        if settings["attention_window"] is None:  # poses and statistics are followed through a window
+            settings |= {"keypoints": [], "region_statistics": False} | overrides
         return KineTrackConfig(**settings)
 
     return make

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
 from kinetrack.modeling.backbone_kinetrack import SimpleFeaturePyramid, indices_of_strides
 from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from torch import nn
@@ -245,3 +246,9 @@ def test_norms_that_are_not_pytorchs_have_frozen_statistics_too(make_config, mak
 )
 def test_indices_of_strides(strides, indices):
     assert indices_of_strides(strides) == indices
+
+
+def test_nano_fits_its_file_size():
+    with torch.device("meta"):
+        model = KineTrackForVideoAnalysis(KineTrackConfig.from_preset("nano", num_labels=30))
+    assert sum(tensor.numel() for tensor in model.state_dict().values()) * 4 <= 20e6

@@ -19,14 +19,14 @@ def make_encoder(**overrides):
 
 def test_without_displacements_a_still_scene_is_all_alike():
     stills = torch.randn(2, 1, 8, 8, 8).expand(-1, 4, -1, -1, -1).flatten(0, 1)  # two different scenes
-    change, _ = make_encoder()(stills, batch=2)
+    change, _, _ = make_encoder()(stills, batch=2)
     torch.testing.assert_close(change, change[:1].expand_as(change))
 
 
 def test_it_sees_where_something_moves(encoder):
     frames = torch.randn(1, 1, 8, 32, 32).repeat(1, 2, 1, 1, 1)
     frames[0, 1, :, :4, :4] = torch.randn(8, 1, 1)
-    change, _ = encoder(frames.flatten(0, 1), batch=1)
+    change, _, _ = encoder(frames.flatten(0, 1), batch=1)
     moved = (change[1] - change[0]).abs().amax(0) > 1e-6  # (16, 16)
     assert moved[:2, :2].any() and not moved[8:, 8:].any()
 
@@ -34,10 +34,10 @@ def test_it_sees_where_something_moves(encoder):
 def test_the_first_frame_of_a_stream_has_no_past_whatever_its_memory_holds(encoder):
     frames = torch.randn(2, 8, 8, 8)
     garbage = torch.full((1, 4, 8, 8), 7.0) * torch.rand(1, 4, 1, 1)
-    fresh, _ = encoder(frames, batch=1)
-    begun, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([False]))
+    fresh, _, _ = encoder(frames, batch=1)
+    begun, _, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([False]))
     torch.testing.assert_close(fresh, begun)
-    carried, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([True]))
+    carried, _, _ = encoder(frames, batch=1, previous=garbage, has_previous=torch.tensor([True]))
     assert not torch.allclose(fresh[0], carried[0])
 
 

@@ -44,9 +44,15 @@ KINDS = {
     "no differences": (KineTrackForVideoAnalysis, {"motion_channels": 0, "label_groups": {}}),
     "actions": (KineTrackForVideoClassification, {}),
     "tracking": (KineTrackForObjectTracking, {"num_propagation_layers": 1}),
-    "displacements": (KineTrackForVideoAnalysis, {"motion_reach": 2, "keypoints": ["head", "hand"]}),
+    "displacements": (
+        KineTrackForVideoAnalysis,
+        {"motion_reach": 2, "keypoints": ["head", "hand"], "region_statistics": True},
+    ),
     "lite0": (KineTrackForVideoAnalysis, {"backbone_config": LITE0}),
-    "classes": (KineTrackForVideoAnalysis, {"object_classes": ["person", "ball", "dog"], "keypoints": ["head"]}),
+    "classes": (
+        KineTrackForVideoAnalysis,
+        {"object_classes": ["person", "ball", "dog"], "keypoints": ["head"], "region_statistics": True},
+    ),
 }
 
 
