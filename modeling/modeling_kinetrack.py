@@ -82,7 +82,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
             change, motion_memory, difference = self.motion(fine, batch, frame_mask, *past)
-            features, cells = features + change, torch.cat([cells, difference], dim=1)
+            features = features + change
+            cells = cells if difference is None else torch.cat([cells, difference], dim=1)
             motion_memory = motion_memory if length == 1 else motion_memory.clone()  # as below
         features = features.unflatten(0, (batch, length)).permute(0, 1, 3, 4, 2)  # (B, T, H16, W16, D)
 
