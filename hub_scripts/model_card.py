@@ -214,12 +214,16 @@ def _architecture(config, parameters: int, gflops: float, canvas: tuple[int, int
         ]
         if config.keypoints
         else ["poses", "–"],
-        [
-            "region statistics",
-            f"of {config.statistics_channels} channels at stride 16, read by a linear layer of their own",
-        ]
-        if config.region_statistics
-        else ["region statistics", "–"],
+        *(
+            [
+                [
+                    "region statistics",
+                    f"of {config.statistics_channels} channels at stride 16, with a linear layer of their own",
+                ]
+            ]
+            if config.region_statistics
+            else []
+        ),
         ["tracking head", f"centres at stride 8, embeddings of {config.embedding_size}"],
         ["parameters", f"{parameters / 1e6:.2f} M"],
         ["GFLOPs a frame", f"{gflops:.2f} at a model input of {canvas[0]}×{canvas[1]}"],
