@@ -120,8 +120,7 @@ def largest_difference(model, accelerated, batch, height, width, steps):
             assert (wanted_objects["scores"] > 0).any()
             clear = without_ties(wanted.heatmap_logits[:, 0])
             compared += int(clear.sum())
-            ordered = in_the_order_of(wanted_objects, found.objects)
-            pairs += [(wanted_objects[name][clear], ordered[name][clear]) for name in OBJECT_OUTPUTS]
+            pairs += [(wanted_objects[name][clear], found.objects[name][clear]) for name in OBJECT_OUTPUTS]
         moments = wanted.temporal_attention.shape[1]
         pairs.append((wanted.temporal_attention, found.temporal_attention[:, -moments:]))
         assert all(one.shape == other.shape for one, other in pairs)
@@ -147,14 +146,6 @@ def without_ties(heatmap):
     first, second = about.topk(2, dim=1).values.unbind(1)
     tied = (first - second < 1e-5) & (about[:, 4] >= second)
     return ~tied.view(batch, -1).any(1)
-
-
-def in_the_order_of(wanted, found):
-    """The found objects as the wanted ones are ordered: which of two equal scores comes first is left to rounding."""
-    places = [torch.cat([objects["boxes"], 1e3 * objects["labels"][..., None]], -1) for objects in (wanted, found)]
-    nearest = torch.cdist(*places, compute_mode="donot_use_mm_for_euclid_dist").argmin(-1)  # (B, K)
-    rows = torch.arange(len(nearest))[:, None]
-    return {name: values[rows, nearest] for name, values in found.items()}
 
 
 def relative(wanted, found):
