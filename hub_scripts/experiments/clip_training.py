@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..train_optimizer import warmup_cosine
 from .experiment import Inputs
 from .features import JHMDB, ClipFeatures, FrozenEncoder, LabelledSet, read_clips
 
@@ -160,37 +161,62 @@ def train_classifier(
     Returns:
         `{"epoch", "dev_loss", "dev_top1"}` of the chosen epoch.
     """
+
+    def loss_of(order, rng):
+        chosen = [(clip, choose(train.lengths[clip], rng)) for clip in order]
+        logits = _logits(model, train, chosen, rng.random(len(order)) < 0.5)
+        return _loss(logits, train.targets(chosen), settings.label_smoothing)
+
+    def judge():
+        logits, targets = classify(model, dev, choose), dev.targets(_choose_all(dev, choose))
+        return _loss(logits, targets).item(), 100 * (logits.argmax(-1) == targets).double().mean().item()
+
+    return train_keeping_best(model, len(train), settings, seed, loss_of, judge)
+
+
+def train_keeping_best(
+    model,
+    count: int,
+    settings,
+    seed: int,
+    loss_of: Callable[[np.ndarray, np.random.Generator], torch.Tensor],
+    judge: Callable[[], tuple[float, float]],
+) -> dict:
+    """Trains in place and leaves the weights of the epoch with the lowest loss on dev.
+
+    Args:
+        model: made with the same seed.
+        count: clips to learn from.
+        settings: with `epochs`, `batch_size`, `learning_rate` and `weight_decay`.
+        seed: of order, frames and dropout.
+        loss_of: the loss of some clips, by number.
+        judge: loss and top-1 on dev, after every epoch.
+
+    Returns:
+        `{"epoch", "dev_loss", "dev_top1"}` of the chosen epoch.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = math.ceil(len(train) / settings.batch_size)
-    total, done, best, kept = settings.epochs * steps, 0, {"dev_loss": math.inf}, None
+    steps = math.ceil(count / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warmup_cosine(step, steps, settings.epochs * steps)
+    )
+    best, kept = {"dev_loss": math.inf}, None
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for order in np.array_split(rng.permutation(len(train)), steps):
-            _set_rate(optimizer, settings.learning_rate, done, steps, total)
-            chosen = [(clip, choose(train.lengths[clip], rng)) for clip in order]
-            logits = _logits(model, train, chosen, rng.random(len(order)) < 0.5)
-            loss = _loss(logits, train.targets(chosen), settings.label_smoothing)
+        for order in np.array_split(rng.permutation(count), steps):
+            loss = loss_of(order, rng)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            done += 1
-        logits, targets = classify(model, dev, choose), dev.targets(_choose_all(dev, choose))
-        loss = _loss(logits, targets).item()
-        if loss < best["dev_loss"]:
-            top1 = 100 * (logits.argmax(-1) == targets).double().mean().item()
-            best, kept = {"epoch": epoch, "dev_loss": loss, "dev_top1": top1}, copy.deepcopy(model.state_dict())
+            schedule.step()
+        dev_loss, dev_top1 = judge()
+        if dev_loss < best["dev_loss"]:
+            best, kept = {"epoch": epoch, "dev_loss": dev_loss, "dev_top1": dev_top1}, copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     return best
-
-
-def _set_rate(optimizer, highest: float, done: int, warmup: int, total: int) -> None:
-    progress = max(done - warmup, 0) / max(total - warmup, 1)
-    rate = highest * min((done + 1) / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 @torch.inference_mode()

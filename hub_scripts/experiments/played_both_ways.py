@@ -4,16 +4,13 @@ Both ways of a clip stand in one batch, and the loss is that of the difference b
 learned but what playing backwards changes. A model for which the order of frames does not count scores both alike.
 """
 
-import copy
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..train_optimizer import warmup_cosine
-from .clip_training import ClipSet, spread_frames
+from .clip_training import ClipSet, spread_frames, train_keeping_best
 
 GRID = 3  # cells of a side that a frame is averaged to
 GAP = 3  # frames between the two that `look_at_frames` compares
@@ -110,30 +107,15 @@ def train_both_ways(model, train: Plays, dev: Plays, settings: PairSettings, see
     Returns:
         `{"epoch", "dev_loss", "dev_top1"}` of that epoch.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    steps = math.ceil(len(train) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, steps, settings.epochs * steps)
-    )
-    best, kept = {"dev_loss": math.inf}, None
-    for epoch in range(1, settings.epochs + 1):
-        model.train()
-        for chosen in np.array_split(rng.permutation(len(train)), steps):
-            loss = F.softplus(-_margins(model, train, chosen, rng)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+
+    def loss_of(chosen, rng):
+        return F.softplus(-_margins(model, train, chosen, rng)).mean()
+
+    def judge():
         margins = score_margins(model, dev)
-        loss = F.softplus(-margins).mean().item()
-        if loss < best["dev_loss"]:
-            top1 = 100 * np.mean([int(mark) for mark in judge_margins(margins)])
-            best, kept = {"epoch": epoch, "dev_loss": loss, "dev_top1": top1}, copy.deepcopy(model.state_dict())
-    model.load_state_dict(kept)
-    return best
+        return F.softplus(-margins).mean().item(), 100 * np.mean([int(mark) for mark in judge_margins(margins)])
+
+    return train_keeping_best(model, len(train), settings, seed, loss_of, judge)
 
 
 def _margins(model, plays: Plays, chosen, rng: np.random.Generator | None = None) -> torch.Tensor:
