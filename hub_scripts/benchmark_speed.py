@@ -122,7 +122,7 @@ def measure_backends(
             with torch.inference_mode():
                 return runner(frame, pixel_mask=mask, state=runner.initial_state(1, *frame.shape[-2:]))
 
-        found = {name: _said(run(runner), mask, runner.config.output_stride) for name, runner in runners.items()}
+        found = {name: _said(run(runner), runner, mask) for name, runner in runners.items()}
         times = time_in_turns({name: lambda r=runner, run=run: run(r) for name, runner in runners.items()}, seconds)
         for name in runners:
             pairs = zip(found[name], found["torch"], strict=True)
@@ -131,12 +131,12 @@ def measure_backends(
     return rows
 
 
-def _said(output, mask: torch.Tensor, stride: int) -> list[torch.Tensor]:
+def _said(output, model, mask: torch.Tensor) -> list[torch.Tensor]:
     """What is compared: features, actions and objects; PyTorch's of its maps."""
     objects = getattr(output, "objects", None)
     if objects is None:
         maps = (output.heatmap_logits[:, 0], output.distances[:, 0], output.embeddings[:, 0])
-        objects = objects_of(*maps, mask[:, stride // 2 :: stride, stride // 2 :: stride], stride, MAX_OBJECTS)
+        objects = objects_of(*maps, model.valid_cells(mask), model.config.output_stride, MAX_OBJECTS)
     return [output.logits, output.last_hidden_state, *objects.values()]
 
 

@@ -46,7 +46,7 @@ def decode_detections(
         logits = logits.masked_fill(~cell_mask[:, None], -math.inf)
     # Comparing logits with the logit of the threshold spares a sigmoid of the whole map.
     floor = math.log(threshold / (1 - threshold)) if 0 < threshold < 1 else (-math.inf if threshold <= 0 else math.inf)
-    peaks = (logits == F.max_pool2d(logits, 3, stride=1, padding=1)) & (logits >= floor) & logits.isfinite()
+    peaks = _highest_about(logits) & (logits >= floor) & logits.isfinite()
     image, label, row, column = peaks.nonzero(as_tuple=True)  # each (n,)
     scores = logits[image, label, row, column].sigmoid()
     boxes = boxes_at(row, column, distances.detach()[image, :, row, column].float(), stride)  # (n, 4)
@@ -117,7 +117,7 @@ def find_peaks(
     """
     lowest = torch.finfo(heatmap_logits.dtype).min
     logits = heatmap_logits.masked_fill(~cell_mask[:, None], lowest)
-    peaks = (logits == F.max_pool2d(logits, 3, stride=1, padding=1)) & (logits > lowest)
+    peaks = _highest_about(logits) & (logits > lowest)
     values = logits.masked_fill(~peaks, lowest).flatten(1)  # (N, Chw)
     best, places = F.pad(values, (0, count), value=lowest).topk(count, dim=1)  # each (N, K)
     found, cells = best > lowest, logits.shape[-2] * logits.shape[-1]
@@ -125,6 +125,11 @@ def find_peaks(
     best, found = best.gather(1, order), places < cells * logits.shape[1]
     places = places * found
     return best.sigmoid() * found, places // cells, places % cells
+
+
+def _highest_about(maps):
+    """(N, C, h, w) bool, cells that no cell of their 3x3 neighbourhood exceeds."""
+    return maps == F.max_pool2d(maps, 3, stride=1, padding=1)
 
 
 def objects_of(

@@ -164,6 +164,13 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] | None = None) -
     shapes["temporal_attention"] = ("batch", moments)
     if frames is None and model.tracking_head is not None:
         shapes |= object_shapes(config)
+    left_out = () if frames and model.tracking_head is not None else _DETECTION_MAPS
+    maps = {name: shape for name, shape in _map_shapes(config).items() if name not in left_out}
+    return shapes | {name: ("batch", *(frames or ()), *shape) for name, shape in maps.items()}
+
+
+def _map_shapes(config) -> dict[str, Shape]:
+    """Channels and grid of the maps of `FRAME_OUTPUTS` that models of this configuration can have."""
     channels = {
         "heatmap_logits": (len(config.object_classes),),
         "distances": (4,),
@@ -173,11 +180,7 @@ def _output_shapes(model, moments: int, frames: tuple[int, ...] | None = None) -
         "last_hidden_state": (config.hidden_size,),
         "cell_features": (config.statistics_channels,),
     }
-    left_out = () if frames and model.tracking_head is not None else _DETECTION_MAPS
-    left_out += () if config.keypoints else ("keypoint_logits",)
-    left_out += () if config.region_statistics else ("cell_features",)
-    maps = {name: grid for name, grid in FRAME_OUTPUTS.items() if name not in left_out}
-    return shapes | {name: ("batch", *(frames or ()), *channels[name], *grid) for name, grid in maps.items()}
+    return {name: (*channels[name], *grid) for name, grid in FRAME_OUTPUTS.items() if 0 not in channels[name]}
 
 
 def object_shapes(config) -> dict[str, Shape]:
@@ -228,12 +231,8 @@ def clip_graph(model, num_frames: int) -> Graph:
 
 def _memory_maps(config) -> dict[str, Shape]:
     """Maps of a frame that regions are remembered by, beside its features."""
-    maps = {}
-    if config.keypoints:
-        maps["keypoint_logits"] = ("batch", len(config.keypoints), "height/8", "width/8")
-    if config.region_statistics:
-        maps["cell_features"] = ("batch", config.statistics_channels, "height/16", "width/16")
-    return maps
+    shapes = _map_shapes(config)
+    return {name: ("batch", *shapes[name]) for name in ("keypoint_logits", "cell_features") if name in shapes}
 
 
 def region_graphs(model) -> list[Graph]:
