@@ -23,6 +23,12 @@ REMOTE_PACKAGES = $$($(BIN)/python -c 'from importlib.metadata import version; \
 	from kinetrack.hub_scripts.model_card import REMOTE_PACKAGES; \
 	print(*(f"{name}=={version(name).partition(chr(43))[0]}" for name in REMOTE_PACKAGES))')
 
+# PyTorch and CUDA are most of an environment, 5 GB: the other environments link to the files of $(VENV). Where links
+# cannot be made, pip installs them anew.
+PYTORCH := torch torch-*.dist-info torchgen functorch triton triton-*.dist-info nvidia nvidia_*.dist-info
+link_pytorch = cd $(VENV)/lib/python3*/site-packages && \
+	cp -al $$(ls -d $(PYTORCH) 2>/dev/null) "$$(echo $(CURDIR)/$(1)/lib/python3*/site-packages)" 2>/dev/null || true
+
 .DEFAULT_GOAL := help
 .PHONY: help install analyze demo test test-common test-browser test-oldest test-remote lint format train-smoke bundle bench soak clean
 
@@ -69,9 +75,10 @@ test-common: $(DEVELOPMENT) ## Run Transformers' own common tests, fetched from 
 test-browser: $(DEVELOPMENT) ## Drive the demo in Chromium, which has to be installed (apt install chromium)
 	$(BIN)/python -m pytest tests/browser
 
-$(OLDEST)/.installed: pyproject.toml | $(BIN)/python
+$(OLDEST)/.installed: pyproject.toml | $(DEVELOPMENT)
 	@echo "Installing KineTrack with transformers $(OLDEST_TRANSFORMERS) into $(OLDEST) (once; a few minutes)"
 	@$(PYTHON) -m venv --clear $(OLDEST)
+	@$(call link_pytorch,$(OLDEST))
 	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable '.[test]' "transformers==$(OLDEST_TRANSFORMERS)"
 	@touch $@
@@ -82,6 +89,7 @@ test-oldest: $(OLDEST)/.installed ## Run what touches Transformers with the olde
 $(REMOTE)/.installed: pyproject.toml | $(DEVELOPMENT)
 	@echo "Installing only what remote users need into $(REMOTE) (once; a few minutes)"
 	@$(PYTHON) -m venv --clear $(REMOTE)
+	@$(call link_pytorch,$(REMOTE))
 	@$(REMOTE)/bin/python -m pip install --quiet --disable-pip-version-check $(REMOTE_PACKAGES)
 	@touch $@
 
