@@ -267,9 +267,11 @@ class KineTrackConfig(PreTrainedConfig):
     def summary_size(self) -> int:
         """Channels of what the action head reads.
 
-        R, with keypoints mean and maximum of the movement's features, and the mean of the region's statistics.
+        R, with keypoints mean and maximum of the movement's features, and mean, deviation and mean step of the region's
+        statistics in the window.
         """
-        return self.hidden_size + (2 * self.pose_channels if self.keypoints else 0) + 3 * self.statistics_channels
+        movement = 2 * self.pose_channels if self.keypoints else 0
+        return self.hidden_size + movement + 9 * self.statistics_channels
 
     def validate_architecture(self):
         """Checks combinations; called by `@strict` after every construction. Raises `ValueError` naming the field."""
@@ -288,7 +290,7 @@ class KineTrackConfig(PreTrainedConfig):
         if self.keypoints and self.attention_window is None:
             raise ValueError("`keypoints` are followed through `attention_window`; it must be a number of frames.")
         if self.region_statistics and self.attention_window is None:
-            raise ValueError("`region_statistics` are averaged over `attention_window`; it must be a number of frames.")
+            raise ValueError("`region_statistics` are of an `attention_window`; it must be a number of frames.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):

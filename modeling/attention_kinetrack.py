@@ -7,7 +7,7 @@ The same module attends within any region: log(overlap of cell and region) is ad
 smaller than a cell still has weight, cells outside carry none, and a box over the whole valid area is no region at all.
 
 A model with keypoints remembers a region's pose beside its f, and adds to R what the poses of the window do; one with
-region statistics remembers these as well, and adds their mean.
+region statistics remembers these as well, and adds how they go through the window.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from torch import nn
 
 from ..modeling.pose_kinetrack import PoseEncoder
 from ..modeling.propagation_kinetrack import keep_last_valid
+from ..modeling.statistics_kinetrack import window_statistics
 
 
 def cell_overlap(boxes: torch.Tensor, height: int, width: int, stride: int) -> torch.Tensor:
@@ -130,7 +131,8 @@ class HierarchicalAttention(nn.Module):
         Returns:
             beta (B, M + T), M being the entries of `memory` (0 without one), R (B, D) and the new memory. Beta sums
             to one, or is zero where no frame can be attended to. With keypoints or statistics R is
-            (B, `config.summary_size`): the description of the movement in the window follows, and the statistics' mean.
+            (B, `config.summary_size`): the description of the movement in the window follows, and how the statistics
+            go through it (`window_statistics`).
         """
         if frame_mask is not None:
             scores = scores.masked_fill(~frame_mask, float("-inf"))
@@ -161,8 +163,7 @@ class HierarchicalAttention(nn.Module):
         if self.pose_encoder is not None:
             summary = torch.cat([summary, self.pose_encoder(poses, seen)], dim=-1)
         if self.statistics_size:
-            share = seen.to(statistics.dtype) / seen.sum(1, keepdim=True).clamp(min=1)  # (B, W)
-            summary = torch.cat([summary, (share.unsqueeze(1) @ statistics).squeeze(1)], dim=-1)
+            summary = torch.cat([summary, window_statistics(statistics, seen)], dim=-1)
         return beta[:, unseen:], summary, memory
 
     def empty_memory(self, pooled: torch.Tensor) -> AttentionMemory:

@@ -12,9 +12,9 @@ from ..modeling.encoder_kinetrack import ChannelNorm, SeparableConv
 class ActionHead(nn.Module):
     """Norm, dropout and one linear layer a label group, on the representation R of the whole frame or of one region.
 
-    With keypoints or region statistics, what follows R (the movement, and the statistics' mean) has a linear layer of
-    its own, whose logits are added to those of the primary group: they see different things, and neither can keep the
-    other from learning.
+    With keypoints or region statistics, what follows R (the movement, and the statistics through the window) has a
+    linear layer of its own, whose logits are added to those of the primary group: they see different things, and
+    neither can keep the other from learning.
 
     Args:
         config: `KineTrackConfig`; `id2label` is the primary group, `label_groups` the further ones.

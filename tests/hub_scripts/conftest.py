@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import multiprocessing
-import pickle
 import socket
 import sys
 import threading
@@ -223,51 +222,3 @@ def start_processes():
         return running
 
     return start
-
-
-def _unit(rng, size, inputs, outputs):
-    return {
-        "params": {
-            "Conv_0": {"kernel": rng.normal(0, 0.3, (size, size, size, inputs, outputs)).astype(np.float32)},
-            "BatchNorm_0": {"bias": rng.normal(0, 0.1, outputs).astype(np.float32)},
-        },
-        "batch_stats": {
-            "BatchNorm_0": {
-                "mean": rng.normal(0, 0.1, outputs).astype(np.float32),
-                "var": rng.uniform(0.5, 1.5, outputs).astype(np.float32),
-            }
-        },
-    }
-
-
-def _narrow_i3d(channels=2):
-    """Weights of I3D with a few channels, as its package's file nests them."""
-    rng = np.random.default_rng(0)
-    units = {
-        "Conv3d_1a_7x7": (7, 3, channels),
-        "Conv3d_2b_1x1": (1, channels, channels),
-        "Conv3d_2c_3x3": (3, channels, channels),
-    }
-    inputs = channels
-    for block in ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c"):
-        third = "0a" if block == "5b" else "0b"
-        for name, size, width in (
-            ("0/Conv3d_0a_1x1", 1, inputs),
-            ("1/Conv3d_0a_1x1", 1, inputs),
-            ("1/Conv3d_0b_3x3", 3, channels),
-            ("2/Conv3d_0a_1x1", 1, inputs),
-            (f"2/Conv3d_{third}_3x3", 3, channels),
-            ("3/Conv3d_0b_1x1", 1, inputs),
-        ):
-            units[f"Mixed_{block}/Branch_{name}"] = (size, width, channels)
-        inputs = 4 * channels
-    made = {name: _unit(rng, *sizes) for name, sizes in units.items()}
-    return {kind: {name: weights[kind] for name, weights in made.items()} for kind in ("params", "batch_stats")}
-
-
-@pytest.fixture
-def teacher_file(tmp_path):
-    """A file of weights of a narrow I3D."""
-    path = tmp_path / "i3d.ckpt"
-    path.write_bytes(pickle.dumps(_narrow_i3d()))
-    return path

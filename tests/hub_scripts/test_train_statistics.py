@@ -1,6 +1,8 @@
-"""Teaching region statistics: what is learned, what stays, and that the one layer is the product of the two."""
+"""Teaching region statistics: what is learned, who is shown to walk, and what stays."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import kinetrack
 import numpy as np
@@ -10,18 +12,21 @@ from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
 from kinetrack.hub_scripts import train_statistics
 from kinetrack.hub_scripts.data.sources import action_names
 from kinetrack.hub_scripts.data.splits import parse_item, read_split
-from kinetrack.hub_scripts.train_statistics import Settings, fit_reader, with_statistics
+from kinetrack.hub_scripts.train_statistics import fit_reader, walking_clips, with_statistics
 from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 
 
 @pytest.fixture
 def root(data_root, tmp_path):
-    """The same data, with a training clip of the dev clip's class as well."""
+    """The same data, with a training clip of the dev clip's class as well, and with one of somebody who walks."""
     root = shutil.copytree(data_root, tmp_path / "data")
     held_out = next(parse_item(item)[0] for item in read_split("dev") if "/jhmdb/" in item)
     for name in (held_out, held_out.replace("/train/", "/train_boxes/").replace(".mp4", ".txt")):
         shutil.copy(root / name, (root / name).with_stem("another_film"))
+        walks = (root / name).parent.with_name("walk")
+        walks.mkdir()
+        shutil.copy(root / name, walks / Path(name).name)
     return root
 
 
@@ -41,10 +46,9 @@ def checkpoint(root, tiny_backbone, tmp_path, request):
     return tmp_path / "old"
 
 
-def test_statistics_are_learned_and_all_else_stays(root, checkpoint, teacher_file, tmp_path, monkeypatch):
+def test_statistics_are_learned_and_all_else_stays(root, checkpoint, tmp_path, monkeypatch):
     output = tmp_path / "new"
-    paths = ["--data", str(root), "--teacher", str(teacher_file), "--output", str(output)]
-    monkeypatch.setattr("sys.argv", ["train_statistics", str(checkpoint), *paths, "--components", "2"])
+    monkeypatch.setattr("sys.argv", ["train_statistics", str(checkpoint), "--data", str(root), "--output", str(output)])
     train_statistics.main()
     old = KineTrackForVideoAnalysis.from_pretrained(checkpoint)
     model, _ = kinetrack.load_model(output, "cpu")
@@ -56,7 +60,7 @@ def test_statistics_are_learned_and_all_else_stays(root, checkpoint, teacher_fil
             torch.testing.assert_close(factor, factor.flatten()[0].expand_as(factor))
         elif not name.startswith("action_head."):
             assert torch.equal(kept[name], parameter), name
-    size = 3 * model.config.statistics_channels
+    size = 9 * model.config.statistics_channels
     assert kept["action_head.movement_classifier.weight"][:, -size:].any()
     assert (output / "statistics.json").is_file()
 
@@ -71,19 +75,29 @@ def test_new_statistics_change_nothing_before_they_are_taught(checkpoint):
         with_statistics(new)
 
 
-def test_the_layer_is_the_product_of_foretelling_and_reading():
+@pytest.mark.parametrize("classes", [2, 4])
+def test_classes_are_read_off_statistics(classes):
     rng = np.random.default_rng(0)
-    statistics, actions = rng.normal(3.0, 2.0, (120, 7)), np.arange(120) % 4
-    for action in (1, 2, 3):
+    statistics, actions = rng.normal(3.0, 2.0, (120, 7)), np.arange(120) % classes
+    for action in range(classes):
         statistics[:, action] += 8 * (actions == action)
-    taught = statistics[:, :4] @ rng.normal(size=(4, 10)) + rng.normal(0, 0.1, (120, 10))
-    weight, bias = fit_reader(statistics, taught, actions, Settings(components=4, ridge=1.0, inverse_penalty=10.0))
-    assert weight.shape == (4, 7) and bias.shape == (4,)
+    weight, bias = fit_reader(statistics, actions, penalty=0.01)
+    assert weight.shape == (classes, 7) and bias.shape == (classes,)
     assert ((statistics @ weight.T + bias).argmax(1) == actions).mean() > 0.9
-    narrow, _ = fit_reader(statistics, taught, actions, Settings(components=2, ridge=1.0, inverse_penalty=10.0))
-    assert np.linalg.matrix_rank(weight, tol=1e-6) > np.linalg.matrix_rank(narrow, tol=1e-6) == 2
+    strict, _ = fit_reader(statistics, actions, penalty=100.0)
+    assert np.abs(strict).max() < 0.1 * np.abs(weight).max()
 
 
 def test_a_class_without_clips_is_refused():
     with pytest.raises(ValueError, match=r"classes \[1\]"):
-        fit_reader(np.zeros((4, 2)), np.zeros((4, 2)), np.array([0, 0, 2, 2]), Settings())
+        fit_reader(np.zeros((4, 2)), np.array([0, 0, 2, 2]), penalty=1.0)
+
+
+def test_walkers_are_the_people_of_the_training_sequences(root):
+    form = replace(train_statistics._WALKERS, num_frames=8)
+    walkers = walking_clips(root, form, seed=0)
+    walk = action_names(root).index("walk")
+    assert len(walkers) and all(sample["labels"] == walk for sample in walkers)
+    shutil.rmtree(root / "mot")
+    with pytest.raises(ValueError, match="--walker-passes 0"):
+        walking_clips(root, form, seed=0)

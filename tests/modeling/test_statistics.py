@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from kinetrack.modeling.statistics_kinetrack import region_statistics
+from kinetrack.modeling.statistics_kinetrack import region_statistics, window_statistics
 
 
 def maps_and_weights():
@@ -44,12 +44,30 @@ def model(make_model):
     return make_model(attention_window=4, keypoints=[])
 
 
-def test_the_classifier_reads_the_mean_over_the_window(model, make_clip):
+def test_the_classifier_reads_how_statistics_go_through_the_window(model, make_clip):
     base = model.kinetrack(make_clip(frames=6))
     size = model.config.hidden_size
     cells = base.cell_features[0, -4:]  # (4, S, h, w)
-    expected = region_statistics(cells, torch.ones_like(cells[:, :1]))[:, 0].mean(0)
+    values = region_statistics(cells, torch.ones_like(cells[:, :1]))[:, 0]
+    expected = window_statistics(values[None], torch.ones(1, 4, dtype=torch.bool))[0]
     torch.testing.assert_close(base.pooler_output[0, size:], expected)
+
+
+def test_windows_have_mean_deviation_and_step():
+    rng = np.random.default_rng(0)
+    values, seen = rng.normal(size=(2, 5, 3)), np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1]], bool)
+    found = window_statistics(torch.from_numpy(values), torch.from_numpy(seen)).numpy()
+    for rows, there, one in zip(values, seen, found, strict=True):
+        steps = np.abs(np.diff(rows, axis=0))[there[1:] & there[:-1]]
+        np.testing.assert_allclose(one, np.concatenate([rows[there].mean(0), rows[there].std(0), steps.mean(0)]))
+
+
+def test_a_window_of_one_frame_does_not_move_and_an_empty_one_is_nothing():
+    values = torch.randn(2, 4, 3)
+    seen = torch.tensor([[False, False, False, True], [False] * 4])
+    found = window_statistics(values * seen.unsqueeze(2), seen)
+    torch.testing.assert_close(found[0, :3], values[0, 3])
+    assert not found[0, 3:].any() and not found[1].any()
 
 
 def test_a_frame_like_the_last_has_no_change(model, make_clip):
