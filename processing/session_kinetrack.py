@@ -20,6 +20,7 @@ from ..processing.feed_kinetrack import FrameFeed
 from ..processing.live_kinetrack import Reconnect, StreamEvent
 from ..processing.sources_kinetrack import StreamSource, find_source
 from ..processing.stepping_kinetrack import (
+    FrameInput,
     PendingFrame,
     beside_the_model,
     look_ahead,
@@ -248,8 +249,8 @@ class KineTrackSession:
     ) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
-        Where another runtime than PyTorch runs the model and the source is not live, the model looks at the next frame
-        while this one's result is worked out and used; the results are the same.
+        Where another runtime than PyTorch runs the model and the source is not live, the model looks at the next frame,
+        or with OpenVINO the next two, while this one's result is worked out and used; the results are the same.
 
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,
@@ -278,7 +279,7 @@ class KineTrackSession:
     def _run_over(
         self, frames: Iterable[VideoFrame], may_wait: Callable[[], bool] = lambda: True
     ) -> Iterator[KineTrackFrameResult]:
-        """Results of frames; `may_wait`, asked after the first frame, is whether they may be a frame late."""
+        """Results of frames; `may_wait`, asked after the first frame, is whether they may be a few frames late."""
         frames = iter(frames)
         for first in frames:
             if getattr(self.model, "runs_beside", False) and may_wait():
@@ -309,20 +310,22 @@ class KineTrackSession:
         return not frame.unseen and isinstance(image, np.ndarray) and image.shape[:2] == self._frame_size
 
     @beside_the_model
-    def pixels_of(self, frame: VideoFrame) -> torch.Tensor | None:
-        """The model input of a frame that `follows`, (1, 1, 3, H, W); None where only frames of a tick are looked at.
+    def input_of(self, frame: VideoFrame) -> FrameInput | None:
+        """The model input of a frame that `follows`; None where only frames of a tick are looked at.
 
         Raises:
             ValueError: as `step`, for a frame that cannot be used.
         """
-        return self._pixels_of(rgb_frame(frame.image, frame.index)) if self.with_tracking else None
+        return self._input_of(rgb_frame(frame.image, frame.index)) if self.with_tracking else None
 
-    def _pixels_of(self, image: np.ndarray) -> torch.Tensor:
-        return self.processor.preprocess_frame(image, self._canvas).to(*self._placement)
+    def _input_of(self, image: np.ndarray) -> FrameInput:
+        started = clock.perf_counter()
+        pixels = self.processor.preprocess_frame(image, self._canvas).to(*self._placement)
+        return FrameInput(pixels, self._pixel_mask, seconds=clock.perf_counter() - started)
 
     @beside_the_model
     def prepare(
-        self, frame, time: float | None = None, index: int | None = None, pixels: torch.Tensor | None = None
+        self, frame, time: float | None = None, index: int | None = None, made: FrameInput | None = None
     ) -> PendingFrame:
         """The first part of a step: all that comes before the model. Frame, time and errors as for `step`.
 
@@ -333,9 +336,9 @@ class KineTrackSession:
             frame: as for `step`.
             time: as for `step`.
             index: number of the frame in its source; one more than that of the last when None.
-            pixels: from `pixels_of`; made here when None.
+            made: from `input_of` this frame; made anew when None, or when the session has begun again since then.
         """
-        started = clock.perf_counter()
+        started, earlier = clock.perf_counter(), 0.0
         index = self._frame_index if index is None else index
         frame = rgb_frame(frame, index)
         height, width = frame.shape[:2]
@@ -350,14 +353,16 @@ class KineTrackSession:
         pending = PendingFrame(result, ticks)
         # With nobody to follow there is nothing to compute between ticks: what was said at the last one still stands.
         if ticks or self.with_tracking:
-            pending.pixels = self._pixels_of(frame) if pixels is None else pixels
-            pending.pixel_mask, pending.state = self._pixel_mask, self._state
-        pending.spent["preprocess"] = clock.perf_counter() - started
+            valid = made is not None and made.pixel_mask is self._pixel_mask
+            pending.input, pending.state = made if valid else self._input_of(frame), self._state
+            earlier = made.seconds if valid else 0.0
+        pending.spent["preprocess"] = clock.perf_counter() - started + earlier
         return pending
 
     def expects(self, pending: PendingFrame) -> bool:
         """Whether the session is still what it was when a frame was prepared."""
-        return pending.pixels is None or (pending.state is self._state and pending.pixel_mask is self._pixel_mask)
+        made = pending.input
+        return made is None or (pending.state is self._state and made.pixel_mask is self._pixel_mask)
 
     def advance(self, pending: PendingFrame, output) -> None:
         """The second part of a step: time moves on, and the temporal part with it. The next frame can be prepared then.

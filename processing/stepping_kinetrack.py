@@ -1,17 +1,35 @@
 """Steps of one or several streams.
 
-Frames of several streams go through the model in as few batches as can be; frames of one go through it while the frame
-before is still being worked on.
+Frames of several streams go through the model in as few batches as can be; frames of one go through it while the frames
+before are still being worked on.
 """
 
 import functools
 import time as clock
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+
+@dataclass
+class FrameInput:
+    """A frame as the model takes it.
+
+    Attributes:
+        pixels: (1, 1, 3, H, W).
+        pixel_mask: (1, H, W) bool, pixels that show the frame; always the same tensor until the session begins again.
+        seconds: spent on it.
+        begun: what the model makes of it alone and the seconds that took, when that is computed ahead.
+    """
+
+    pixels: torch.Tensor
+    pixel_mask: torch.Tensor
+    seconds: float = 0.0
+    begun: Future | None = None
 
 
 @dataclass
@@ -21,16 +39,14 @@ class PendingFrame:
     Attributes:
         result: what is known of it so far.
         ticks: whether the temporal part moves on with it.
-        pixels: (1, 1, 3, H, W) model input; None when there is nothing to compute.
-        pixel_mask: (1, H, W) bool, pixels that show the frame.
+        input: None when there is nothing to compute.
         state: the stream's `KineTrackState`, a batch of one.
         spent: seconds by stage.
     """
 
     result: Any
     ticks: bool
-    pixels: torch.Tensor | None = None
-    pixel_mask: torch.Tensor | None = None
+    input: FrameInput | None = None
     state: Any = None
     spent: dict[str, float] = field(default_factory=dict)
 
@@ -76,10 +92,10 @@ def step_sessions(sessions: Sequence, frames: Sequence, times: Sequence[float | 
     pending = [session.prepare(*given) for session, *given in zip(sessions, frames, times, strict=True)]
     results, batches = [None] * len(sessions), {}
     for index, frame in enumerate(pending):
-        if frame.pixels is None:
+        if frame.input is None:
             results[index] = _end(sessions[index], frame, None)
         else:
-            key = (id(sessions[index].model), *frame.pixels.shape)
+            key = (id(sessions[index].model), *frame.input.pixels.shape)
             batches.setdefault(key, []).append(index)
     for rows in batches.values():
         outputs = _look(sessions[rows[0]].model, [pending[index] for index in rows])
@@ -108,12 +124,13 @@ def look_ahead(session, frames: Iterator) -> Iterator:
     """Results of one stream's frames, each as `KineTrackSession.look` gives it, in less time on more than one core.
 
     The model looks at the next frame in a thread of its own while this one's result is worked out and while the caller
-    uses it. Whatever the caller does to the session in between holds for the next frame, as if nothing had been done
-    ahead: a step that it makes worthless is made again.
+    uses it. Where the model can `begin` several frames side by side, that many are begun in threads of their own before
+    it is their turn. Whatever the caller does to the session in between holds for the next frame, as if nothing had
+    been done ahead: what it makes worthless is made again.
 
     Args:
         session: `KineTrackSession`.
-        frames: `VideoFrame`s. One more than there are results so far is taken.
+        frames: `VideoFrame`s. As many more than there are results so far are taken as the model can begin, or one.
 
     Yields:
         A `KineTrackFrameResult` a frame.
@@ -121,35 +138,84 @@ def look_ahead(session, frames: Iterator) -> Iterator:
     Raises:
         What `frames` and `KineTrackSession.step` raise, after the results of all frames before.
     """
-    frames, step = iter(frames), None
-    with ThreadPoolExecutor(1, "kinetrack-model") as thread:
+    # Between ticks there may be nothing to compute, which is not known before it is a frame's turn.
+    most = getattr(session.model, "side_by_side", 1) if session.with_tracking else 1
+    with ThreadPoolExecutor(1 + most, "kinetrack-model") as threads:
+        coming, step = _Coming(session, iter(frames), threads, most), None
         while True:
-            frame = pixels = following = error = None
-            follows, spent = False, 0.0
-            try:
-                if (frame := next(frames, None)) is not None and (follows := session.follows(frame)):
-                    started = clock.perf_counter()
-                    pixels = session.pixels_of(frame)
-                    spent = clock.perf_counter() - started
-            except Exception as reason:  # is raised when the frame before is done
-                frame, error = None, reason
+            coming.take()
+            following = None
             if step is not None:
                 step.advance()
-                try:
-                    if frame is not None and follows:
-                        following = _Step(session, thread, frame, pixels)
-                        following.pending.spent["preprocess"] += spent
-                except ValueError as reason:
-                    frame, error = None, reason
+                following = coming.following_step()
                 yield step.finish()
-            if error is not None:
-                raise error
-            if frame is None:
+            # The first frame, or one that needed the frame before to be done.
+            step = coming.first_step() if following is None else following
+            if step is None:
                 return
-            if following is None:  # the first frame, or one that needed the frame before to be done
-                session.start_at(frame)
-                following = _Step(session, thread, frame)
-            step = following
+
+
+class _Coming:
+    """The next frames of a stream, and what is computed of them before it is their turn.
+
+    Args:
+        session: `KineTrackSession`.
+        frames: `VideoFrame`s.
+        threads: where the model runs.
+        most: how many frames may wait; if more than one, the model begins them while they do.
+    """
+
+    def __init__(self, session, frames: Iterator, threads: ThreadPoolExecutor, most: int):
+        self._session, self._frames, self._threads, self._most = session, frames, threads, most
+        self._waiting: deque[tuple[Any, FrameInput | None]] = deque()  # frames and, of those that follow, model inputs
+        self._error = None
+
+    def take(self) -> None:
+        """Takes frames, as many as may wait, until one does not follow the one before."""
+        while self._frames is not None and len(self._waiting) < self._most:
+            if self._waiting and self._waiting[-1][1] is None:
+                return
+            made = None
+            try:
+                if (frame := next(self._frames, None)) is not None and self._session.follows(frame):
+                    made = self._session.input_of(frame)
+            except Exception as reason:  # is raised when the frames before are done
+                frame, self._error = None, reason
+            if frame is None:
+                self._frames = None
+                return
+            if made is not None:
+                self._begin(made)
+            self._waiting.append((frame, made))
+
+    def following_step(self) -> "_Step | None":
+        """The next frame's step while the one before is still to be finished; None if it does not follow that."""
+        if not self._waiting or not self._session.follows(self._waiting[0][0]):
+            return None
+        try:
+            return self._step()
+        except ValueError as reason:  # is raised when the frame before is done
+            self._waiting.clear()
+            self._frames, self._error = None, reason
+
+    def first_step(self) -> "_Step | None":
+        """The step of a frame before which all are done; None at the end.
+
+        Raises:
+            What kept the frame from being taken or used.
+        """
+        if self._waiting:
+            self._session.start_at(self._waiting[0][0])
+            return self._step()
+        if self._error is not None:
+            raise self._error
+
+    def _step(self):
+        return _Step(self._session, self._threads, self._begin, *self._waiting.popleft())
+
+    def _begin(self, made: FrameInput) -> None:
+        if self._most > 1 and made.begun is None:
+            made.begun = self._threads.submit(_begin, self._session.model, made)
 
 
 class _Step:
@@ -157,23 +223,26 @@ class _Step:
 
     Args:
         session: `KineTrackSession`.
-        thread: where the model runs.
+        threads: where the model runs.
+        begin: called with a `FrameInput`, has its `begun` computed if the model can.
         frame: `VideoFrame`.
-        pixels: from `KineTrackSession.pixels_of`.
+        made: from `KineTrackSession.input_of`.
 
     Raises:
         ValueError: as `KineTrackSession.step`.
     """
 
-    def __init__(self, session, thread: ThreadPoolExecutor, frame, pixels: torch.Tensor | None = None):
-        self._session, self._thread, self._frame = session, thread, frame
-        self._begin(pixels)
+    def __init__(self, session, threads: ThreadPoolExecutor, begin: Callable, frame, made: FrameInput | None):
+        self._session, self._threads, self._begin, self._frame = session, threads, begin, frame
+        self._start(made)
 
-    def _begin(self, pixels=None):
+    def _start(self, made=None):
         frame = self._frame
-        self.pending = self._session.prepare(frame.image, frame.time, frame.index, pixels)
-        looks = self.pending.pixels is not None
-        self._future = self._thread.submit(_look, self._session.model, [self.pending]) if looks else None
+        self.pending = self._session.prepare(frame.image, frame.time, frame.index, made)
+        self._future = None
+        if self.pending.input is not None:
+            self._begin(self.pending.input)
+            self._future = self._threads.submit(_look, self._session.model, [self.pending])
 
     def _wait(self):
         return None if self._future is None else self._future.result()[0]
@@ -182,7 +251,7 @@ class _Step:
         """Waits for the model and moves the session's time on."""
         self._output = self._wait()
         if not self._session.expects(self.pending):
-            self._begin()
+            self._start()
             self._output = self._wait()
         self._session.advance(self.pending, self._output)
 
@@ -194,20 +263,30 @@ class _Step:
 
 
 @torch.inference_mode()  # which holds for one thread
+def _begin(model, made: FrameInput) -> tuple[Any, float]:
+    """What a model makes of a frame alone, and the seconds that took."""
+    started = clock.perf_counter()
+    return model.begin(made.pixels, made.pixel_mask), clock.perf_counter() - started
+
+
+@torch.inference_mode()
 def _look(model, pending: list[PendingFrame]) -> list:
     """The model's output for each of some frames, computed as one batch."""
+    inputs, spent = [frame.input for frame in pending], 0.0
+    begun = {}
+    if len(pending) == 1 and inputs[0].begun is not None:
+        begun["begun"], spent = inputs[0].begun.result()
     started = clock.perf_counter()
     if len(pending) == 1:
-        frame = pending[0]
-        outputs = [model(frame.pixels, pixel_mask=frame.pixel_mask, state=frame.state)]
+        outputs = [model(inputs[0].pixels, pixel_mask=inputs[0].pixel_mask, state=pending[0].state, **begun)]
     else:
         output = model(
-            torch.cat([frame.pixels for frame in pending]),  # (B, 1, 3, H, W)
-            pixel_mask=torch.cat([frame.pixel_mask for frame in pending]),
+            torch.cat([made.pixels for made in inputs]),  # (B, 1, 3, H, W)
+            pixel_mask=torch.cat([made.pixel_mask for made in inputs]),
             state=pending[0].state.join([frame.state for frame in pending]),
         )
         outputs = [_row(output, slice(index, index + 1)) for index in range(len(pending))]
-    share = (clock.perf_counter() - started) / len(pending)
+    share = (clock.perf_counter() - started + spent) / len(pending)
     for frame in pending:
         frame.spent["model"] = share
     return outputs

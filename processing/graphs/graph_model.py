@@ -1,5 +1,6 @@
 """Models whose step is run by a graph: what a session asks of a model, answered by another runtime than PyTorch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -41,11 +42,15 @@ class AcceleratedModel:
         parts: a KineTrack model with heads, or `ExportedParts`: configuration, region attention, action head.
         engine: runs the step graph: `run(feeds) -> outputs`, tensors by name.
         backend: name of the engine's kind.
+
+    Attributes:
+        side_by_side: for how many frames `begin` is best called at a time; 1 if this engine has no `begin`.
     """
 
     def __init__(self, parts, engine, backend: str):
         self.parts, self.engine, self.backend = parts, engine, backend
         self.runs_beside = backend != "compile"  # other runtimes leave Python and PyTorch's own threads free
+        self.side_by_side = getattr(engine, "side_by_side", 1)
         self._content = (None, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -61,8 +66,22 @@ class AcceleratedModel:
         """The state of streams that have not begun."""
         return GraphState(self.parts.initial_state(batch, height, width).tensors())
 
+    def begin(self, pixel_values_videos: torch.Tensor, pixel_mask: torch.Tensor | None = None) -> Callable:
+        """What a step can do before the state is known, in parallel with other threads: `begun` for the step itself.
+
+        Arguments and errors as for the step; for engines that can do several `side_by_side`.
+        """
+        batch, _, _, height, width = pixel_values_videos.shape
+        carried = self.initial_state(batch, height, width).named
+        shapes = {name: tuple(tensor.shape) for name, tensor in carried.items()}
+        return self.engine.begin(self._frame_feeds(pixel_values_videos, pixel_mask), shapes)
+
     def __call__(
-        self, pixel_values_videos: torch.Tensor, pixel_mask: torch.Tensor | None = None, state: GraphState | None = None
+        self,
+        pixel_values_videos: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        state: GraphState | None = None,
+        begun: Callable | None = None,
     ) -> StepOutput:
         """One step.
 
@@ -70,17 +89,17 @@ class AcceleratedModel:
             pixel_values_videos: (B, 1, 3, H, W) float32.
             pixel_mask: (B, H, W), True for pixels of the frame, which are top left. None: all.
             state: of the earlier part of the same streams; None: they begin.
+            begun: from `begin` with the same frames and mask.
 
         Raises:
             ValueError: more than one frame, or shapes that do not belong together.
         """
-        batch, length, _, height, width = pixel_values_videos.shape
-        if length != 1:
-            raise ValueError(f"The exported step takes one frame at a time, got {length}.")
+        batch, _, _, height, width = pixel_values_videos.shape
         state = state or self.initial_state(batch, height, width)
-        content = self._content_size(pixel_mask, batch, height, width)
-        feeds = {"pixel_values": pixel_values_videos[:, 0], "content_size": content, **state.named}
-        found = self.engine.run(feeds)
+        if begun is None:
+            found = self.engine.run(self._frame_feeds(pixel_values_videos, pixel_mask) | state.named)
+        else:
+            found = begun(state.named)
         maps = {name: found[name].unsqueeze(1) for name in STEP_MAPS if name in found}
         groups = {name.removeprefix(_GROUP): value for name, value in found.items() if name.startswith(_GROUP)}
         carried = GraphState({name: found[f"new.{name}"] for name in state.named})
@@ -92,6 +111,14 @@ class AcceleratedModel:
             group_logits=groups,
             **maps,
         )
+
+    def _frame_feeds(self, pixel_values_videos, pixel_mask):
+        """The inputs of the graph that are the frame's own, not the past's."""
+        batch, length, _, height, width = pixel_values_videos.shape
+        if length != 1:
+            raise ValueError(f"The exported step takes one frame at a time, got {length}.")
+        content = self._content_size(pixel_mask, batch, height, width)
+        return {"pixel_values": pixel_values_videos[:, 0], "content_size": content}
 
     def _content_size(self, pixel_mask, batch, height, width):
         """(B, 2) int64 rows and columns that show the frame; a stream's mask is always the same tensor."""

@@ -3,13 +3,16 @@
 import functools
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from .onnx_engine import input_sizes
+from .openvino_split import StepInParts, infer, output_name
 
 _KEPT_SIZES = 4
+_SIDE_BY_SIDE = 2
 
 
 class OpenVinoEngine:
@@ -21,6 +24,11 @@ class OpenVinoEngine:
         fixed_sizes: compiles anew for every size, which is faster where sizes seldom change.
         cache: folder for compiled graphs, which makes the next start quicker.
         exact: float32 throughout; else what is not in 8 bits is in bfloat16 where the processor has it.
+
+    Attributes:
+        inputs: shapes by name.
+        outputs: names.
+        side_by_side: for how many frames `begin` is best called at a time; 1 where `run` alone is of use.
 
     Raises:
         ModuleNotFoundError: the package openvino is missing.
@@ -37,8 +45,9 @@ class OpenVinoEngine:
         import openvino
 
         self._openvino, self._core = openvino, shared_core()
+        threads = threads or torch.get_num_threads()
         self._settings = {
-            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             # Threads that are tied to a core wait for whatever else runs there: decoding, association, other programs.
             "ENABLE_CPU_PINNING": False,
@@ -49,8 +58,9 @@ class OpenVinoEngine:
             self._settings["CACHE_DIR"] = str(cache)
         self._model = self._core.read_model(str(path))
         self.inputs = {port.any_name: _symbolic(port) for port in self._model.inputs}
-        self.outputs = [_output_name(port) for port in self._model.outputs]
-        self._fixed_sizes, self._requests = fixed_sizes, OrderedDict()
+        self.outputs = [output_name(port) for port in self._model.outputs]
+        self.side_by_side = _SIDE_BY_SIDE if fixed_sizes and threads >= _SIDE_BY_SIDE else 1
+        self._fixed_sizes, self._requests, self._parts = fixed_sizes, OrderedDict(), OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -59,40 +69,60 @@ class OpenVinoEngine:
         with self._lock:
             return self._run(feeds)
 
+    def begin(self, feeds: dict[str, torch.Tensor], carried: dict[str, tuple[int, ...]]) -> Callable:
+        """The first part of a `run`, with inputs that are known before the others. Threads do not wait for each other.
+
+        Args:
+            feeds: some of the inputs by name.
+            carried: shapes of all others.
+
+        Returns:
+            The second part: a function of the other inputs by name that gives what `run` would.
+
+        Raises:
+            ValueError: a graph that `cut_model` cannot cut.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in feeds.items()} | carried
+        with self._lock:
+            parts = _kept(self._parts, (tuple(feeds), *shapes.items()), lambda: self._cut(feeds, shapes))
+        return functools.partial(parts.end, parts.begin(feeds))
+
     def _run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        request = self._request({name: tuple(feeds[name].shape) for name in self.inputs})
+        shapes = {name: tuple(feeds[name].shape) for name in self.inputs} if self._fixed_sizes else {}
+        request = _kept(self._requests, tuple(shapes.items()), lambda: self._request(shapes))
+        if self._fixed_sizes:
+            return infer(request, self.inputs, self.outputs, feeds)
         kept = {name: tensor.contiguous() for name, tensor in feeds.items()}
         for name in self.inputs:
-            request.set_tensor(name, self._shared(kept[name]))
-        if not self._fixed_sizes:
-            request.infer()
-            values = [request.get_output_tensor(index).data for index in range(len(self.outputs))]
-            return {name: torch.from_numpy(value.copy()) for name, value in zip(self.outputs, values, strict=True)}
-        results = {}
-        for index, (name, port) in enumerate(zip(self.outputs, request.model_outputs, strict=True)):
-            results[name] = torch.empty(tuple(port.shape))
-            request.set_output_tensor(index, self._shared(results[name]))
+            request.set_tensor(name, self._openvino.Tensor(kept[name].numpy(), shared_memory=True))
         request.infer()
-        return results
-
-    def _shared(self, tensor: torch.Tensor):
-        return self._openvino.Tensor(tensor.numpy(), shared_memory=True)
+        values = [request.get_output_tensor(index).data for index in range(len(self.outputs))]
+        return {name: torch.from_numpy(value.copy()) for name, value in zip(self.outputs, values, strict=True)}
 
     def _request(self, shapes: dict[str, tuple[int, ...]]):
-        """The request for inputs of these shapes; the graphs of the last few sizes are kept."""
-        key = tuple(shapes.items()) if self._fixed_sizes else ()
-        if key in self._requests:
-            self._requests.move_to_end(key)
-            return self._requests[key]
-        model = self._model
-        if self._fixed_sizes:
-            model = model.clone()
-            model.reshape({name: list(shape) for name, shape in shapes.items()})
-        request = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
-        self._requests[key] = request
-        if len(self._requests) > _KEPT_SIZES:
-            self._requests.popitem(last=False)
-        return request
+        """A request for inputs of these shapes, or of any if there are none."""
+        return self._compile(self._sized(shapes) if shapes else self._model).create_infer_request()
+
+    def _cut(self, feeds: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]]) -> StepInParts:
+        return StepInParts(self._sized(shapes), list(feeds), self._compile, self.side_by_side)
+
+    def _sized(self, shapes: dict[str, tuple[int, ...]]):
+        model = self._model.clone()
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        return model
+
+    def _compile(self, model, **settings):
+        return self._core.compile_model(model, "CPU", self._settings | settings)
+
+
+def _kept(made: OrderedDict, key: tuple, make: Callable):
+    """What is made for a key; the last few of them are kept."""
+    if key not in made:
+        made[key] = make()
+    made.move_to_end(key)
+    if len(made) > _KEPT_SIZES:
+        made.popitem(last=False)
+    return made[key]
 
 
 @functools.cache
@@ -113,8 +143,3 @@ def _symbolic(port) -> tuple[int | str, ...]:
     for axis, dimension in enumerate(port.partial_shape):
         sizes.append(dimension.get_length() if dimension.is_static else f"{port.any_name}:{axis}")
     return tuple(sizes)
-
-
-def _output_name(port) -> str:
-    """The name that the file gives an output; OpenVINO adds those of the nodes that it comes from, which are paths."""
-    return min(port.names, key=lambda name: ("/" in name, name))

@@ -31,6 +31,7 @@ from kinetrack.processing.graphs.graph_modules import (
 )
 from kinetrack.processing.graphs.onnx_engine import OnnxEngine
 from kinetrack.processing.graphs.onnx_files import write_onnx
+from kinetrack.processing.graphs.openvino_engine import OpenVinoEngine
 from kinetrack.processing.session_kinetrack import KineTrackSession
 from kinetrack.processing.stepping_kinetrack import step_sessions
 
@@ -169,6 +170,23 @@ def test_openvino_step_equals_the_model_over_fifty_steps(written, kind, batch, h
     assert largest_difference(model, accelerated, batch, height, width, steps=50) < 1e-3
 
 
+@pytest.mark.parametrize(("batch", "height", "width"), [SIZES[0], SIZES[-1]])
+@pytest.mark.parametrize("kind", ["window", "actions", "tracking", "classes"])
+def test_openvino_step_in_parts_equals_the_whole(written, kind, batch, height, width):
+    model, path = written(kind)
+    accelerated = AcceleratedModel(model, OpenVinoEngine(path, threads=2), "openvino")
+    mask = torch.ones(batch, height, width, dtype=torch.bool)
+    mask[-1, height - 8 :] = mask[0, :, width - 12 :] = False
+    whole = parts = None
+    for frame in torch.randn(12, batch, 1, 3, height, width, generator=torch.Generator().manual_seed(1)):
+        begun = accelerated.begin(frame, mask)
+        one = accelerated(frame, mask, whole and whole.state)
+        parts, whole = accelerated(frame, mask, parts and parts.state, begun), one
+        for name in (*MAPS, "temporal_attention", "objects", "group_logits"):
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=1e-5, msg=name)
+    torch.testing.assert_close(parts.state.named, whole.state.named, atol=1e-5, rtol=1e-5)
+
+
 def test_step_says_nothing_of_cells(written):
     model, path = written("window")
     grids = {name: shape for name, shape in OnnxEngine(path, threads=1).outputs.items() if "height/8" in shape}
@@ -260,6 +278,32 @@ def test_session_gives_the_same_tracks_with_every_backend(model_folder, long_vid
 def run(folder, video, backend):
     session = KineTrackSession(*kinetrack.load_model(folder, "cpu", backend=backend))
     return list(session.run(str(video)))
+
+
+def test_session_gives_the_same_whether_openvino_begins_frames_ahead_or_not(model_folder, frames, monkeypatch):
+    model, processor = kinetrack.load_model(model_folder, "cpu")
+    path = graph_cache.cached_step(model)
+    # Two sizes, so that some frames wait for those before.
+    clip = [frame[:, : 96 if index < 7 else 48] for index, frame in enumerate(frames)]
+    compiled, compile_model = [], OpenVinoEngine._compile
+    monkeypatch.setattr(
+        OpenVinoEngine, "_compile", lambda *args, **how: compiled.append(1) or compile_model(*args, **how)
+    )
+
+    def look(threads):
+        accelerated = AcceleratedModel(model, OpenVinoEngine(path, threads=threads), "openvino")
+        assert accelerated.side_by_side == threads
+        return list(KineTrackSession(accelerated, processor, threshold=0.02).run(clip))
+
+    results = [look(threads=1)]
+    assert len(compiled) == 2  # for each size the whole graph
+    results.append(look(threads=2))
+    assert len(compiled) == 2 + 4  # and its parts alone
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one.track_ids, other.track_ids)
+        for name in ("boxes", "scores", "actions", "clip_action", "spatial_attention", "temporal_attention"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5, rtol=1e-5)
+    assert sum(len(result.track_ids) for result in results[0]) > 10
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])

@@ -1,4 +1,6 @@
-"""The model looks at the next frame while this one is worked on: faster, and otherwise not to be noticed."""
+"""The model looks at the next frames while this one is worked on: faster, and otherwise not to be noticed."""
+
+import threading
 
 import numpy as np
 import pytest
@@ -16,10 +18,48 @@ def network(model_folder):
     return load_model(model_folder, device="cpu")
 
 
-@pytest.fixture
-def beside(network, monkeypatch):
-    """Lets PyTorch's model be run ahead, which only other runtimes' are."""
+class BegunAhead:
+    """PyTorch's model as one that can begin frames before it is their turn, which only some other runtimes' can.
+
+    Attributes:
+        begun: how many frames were.
+        fails_at: number of the call of `begin` that fails.
+    """
+
+    runs_beside, side_by_side = True, 2
+
+    def __init__(self, model):
+        self._model, self.begun, self.fails_at = model, 0, None
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def eval(self):
+        return self
+
+    def begin(self, pixels, pixel_mask):
+        self.begun += 1
+        if self.begun == self.fails_at:
+            raise RuntimeError("out of memory")
+        return pixels.clone(), pixel_mask
+
+    def __call__(self, pixels, pixel_mask, state, begun=None):
+        assert begun is None or torch.equal(begun[0], pixels)
+        return self._model(pixels, pixel_mask=pixel_mask if begun is None else begun[1], state=state)
+
+
+@pytest.fixture(params=[1, 2])
+def beside(network, monkeypatch, request):
+    """PyTorch's model, run so many frames ahead, which only other runtimes' are, and the processor."""
+    if request.param == 2:
+        return BegunAhead(network[0]), network[1]
     monkeypatch.setattr(type(network[0]), "runs_beside", True, raising=False)
+    return network
+
+
+@pytest.fixture
+def begun_ahead(network):
+    return BegunAhead(network[0]), network[1]
 
 
 def clip(count=12, height=64, width=96):
@@ -50,7 +90,7 @@ def assert_equal(found, wanted):
 @pytest.mark.parametrize("make", [clip, frames_with_a_gap_and_another_size])
 def test_results_are_those_of_one_frame_after_the_other(network, beside, task, make):
     one_by_one = KineTrackSession(*network, task=task, threshold=0.02)
-    ahead = KineTrackSession(*network, task=task, threshold=0.02)
+    ahead = KineTrackSession(*beside, task=task, threshold=0.02)
     wanted = [one_by_one.look(frame) for frame in make()]
     found = list(ahead.run(make()))
     assert_equal(found, wanted)
@@ -61,7 +101,14 @@ def test_results_are_those_of_one_frame_after_the_other(network, beside, task, m
         np.testing.assert_array_equal(state["temporal"][name], tensor)
 
 
-@pytest.mark.parametrize("change", [KineTrackSession.reset, lambda session: session.bridge(0.01)])
+def look_elsewhere(session):
+    session.step(np.full((48, 96, 3), 99, np.uint8), session.state_dict()["time"] + 0.01)
+
+
+CHANGES = [KineTrackSession.reset, lambda session: session.bridge(0.01), look_elsewhere]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_the_caller_does_in_between_holds_for_the_next_frame(network, beside, change):
     frames = clip()
 
@@ -71,14 +118,14 @@ def test_what_the_caller_does_in_between_holds_for_the_next_frame(network, besid
             if index == 4:
                 change(session)
 
-    one_by_one, ahead = (KineTrackSession(*network, threshold=0.02) for _ in range(2))
+    one_by_one, ahead = (KineTrackSession(*model, threshold=0.02) for model in (network, beside))
     wanted = list(results(one_by_one, map(one_by_one.look, frames)))
     assert_equal(list(results(ahead, ahead.run(frames))), wanted)
 
 
 def test_state_saved_in_between_knows_nothing_of_the_next_frame(network, beside):
     frames = clip()
-    ahead, resumed = (KineTrackSession(*network, threshold=0.02) for _ in range(2))
+    ahead, resumed = (KineTrackSession(*model, threshold=0.02) for model in (beside, network))
     states, found = [], []
     for result in ahead.run(frames):
         found.append(result)
@@ -102,9 +149,9 @@ def back_in_time(frames):
 
 
 @pytest.mark.parametrize("ending", [broken_file, bad_values, back_in_time])
-def test_error_comes_after_the_results_of_all_frames_before(network, beside, ending):
+def test_error_comes_after_the_results_of_all_frames_before(beside, ending):
     frames = clip(4)
-    session = KineTrackSession(*network)
+    session = KineTrackSession(*beside)
     results = session.run(ending(frames))
     assert [next(results).frame_index for _ in frames] == [0, 3, 6, 9]
     before = session.state_dict()
@@ -113,12 +160,51 @@ def test_error_comes_after_the_results_of_all_frames_before(network, beside, end
     assert session.state_dict()["time"] == before["time"] == frames[-1].time
 
 
+def test_error_of_a_frame_begun_ahead_comes_at_its_turn(begun_ahead):
+    begun_ahead[0].fails_at = 3
+    results = KineTrackSession(*begun_ahead).run(clip(6))
+    assert [next(results).frame_index for _ in range(2)] == [0, 3]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(results)
+
+
+def test_no_more_frames_are_taken_than_can_be_begun(beside):
+    taken = []
+    source = (taken.append(1) or frame for frame in clip())
+    ahead = getattr(beside[0], "side_by_side", 1)
+    for count, _ in enumerate(KineTrackSession(*beside).run(source), start=1):
+        assert len(taken) == min(count + ahead, 12)
+
+
+def test_every_frame_is_begun_once(begun_ahead):
+    assert len(list(KineTrackSession(*begun_ahead).run(frames_with_a_gap_and_another_size()))) == 12
+    assert begun_ahead[0].begun == 12
+
+
+def test_frames_that_may_not_be_looked_at_are_not_begun(begun_ahead):
+    results = list(KineTrackSession(*begun_ahead, task="actions").run(clip()))
+    assert not all(result.updated for result in results)
+    assert not begun_ahead[0].begun
+
+
+def test_threads_end_with_the_results(beside):
+    results = KineTrackSession(*beside).run(clip())
+    next(results)
+    assert model_threads()
+    results.close()
+    assert not model_threads()
+
+
+def model_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("kinetrack-model")]
+
+
 @pytest.mark.parametrize(("policy", "expected"), [("every", True), ("latest", False)])
-def test_only_what_may_be_late_is_run_ahead(network, beside, monkeypatch, video_path, policy, expected):
+def test_only_what_may_be_late_is_run_ahead(beside, monkeypatch, video_path, policy, expected):
     used = []
     original = session_kinetrack.look_ahead
     monkeypatch.setattr(session_kinetrack, "look_ahead", lambda *args: used.append(1) or original(*args))
-    assert next(KineTrackSession(*network).run(str(video_path), policy=policy)).frame_index == 0
+    assert next(KineTrackSession(*beside).run(str(video_path), policy=policy)).frame_index == 0
     assert bool(used) == expected
 
 
