@@ -249,8 +249,8 @@ class KineTrackSession:
     ) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
-        Where another runtime than PyTorch runs the model and the source is not live, the model looks at the next frame,
-        or with OpenVINO the next two, while this one's result is worked out and used; the results are the same.
+        Where another runtime than PyTorch runs the model and the source is not live, it looks at the next frame (with
+        OpenVINO in float32 the next two) while this one's result is worked out and used; the results are the same.
 
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,
@@ -361,8 +361,8 @@ class KineTrackSession:
 
     def expects(self, pending: PendingFrame) -> bool:
         """Whether the session is still what it was when a frame was prepared."""
-        made = pending.input
-        return made is None or (pending.state is self._state and made.pixel_mask is self._pixel_mask)
+        made, state = pending.input, pending.state
+        return made is None or (state is self._state and made.pixel_mask is self._pixel_mask)
 
     def advance(self, pending: PendingFrame, output) -> None:
         """The second part of a step: time moves on, and the temporal part with it. The next frame can be prepared then.
