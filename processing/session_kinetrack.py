@@ -250,7 +250,7 @@ class KineTrackSession:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
         Where another runtime than PyTorch runs the model and the source is not live, it looks at the next frame (with
-        OpenVINO in float32 the next two) while this one's result is worked out and used; the results are the same.
+        OpenVINO in float32 the next three) while this one's result is worked out and used; the results are the same.
 
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,

@@ -12,7 +12,8 @@ from .onnx_engine import input_sizes
 from .openvino_split import StepInParts, infer, output_name
 
 _KEPT_SIZES = 4
-_SIDE_BY_SIDE = 2
+_STREAMS = 2  # frames of which the first part is computed at a time
+_BEGUN = _STREAMS + 1  # one more waits, so that no stream has nothing to do while Python is busy
 
 
 class OpenVinoEngine:
@@ -59,8 +60,8 @@ class OpenVinoEngine:
         self._model = self._core.read_model(str(path))
         self.inputs = {port.any_name: _symbolic(port) for port in self._model.inputs}
         self.outputs = [output_name(port) for port in self._model.outputs]
-        # In bfloat16 the parts round otherwise than the whole; 8 bits were no faster for it either.
-        self.side_by_side = _SIDE_BY_SIDE if exact and fixed_sizes and threads >= _SIDE_BY_SIDE else 1
+        # In bfloat16 the parts round otherwise than the whole.
+        self.side_by_side = _BEGUN if exact and fixed_sizes and threads >= _STREAMS else 1
         self._fixed_sizes, self._requests, self._parts = fixed_sizes, OrderedDict(), OrderedDict()
         self._lock = threading.Lock()
 
@@ -105,7 +106,7 @@ class OpenVinoEngine:
         return self._compile(self._sized(shapes) if shapes else self._model).create_infer_request()
 
     def _cut(self, feeds: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]]) -> StepInParts:
-        return StepInParts(self._sized(shapes), list(feeds), self._compile, self.side_by_side)
+        return StepInParts(self._sized(shapes), list(feeds), self._compile, _STREAMS)
 
     def _sized(self, shapes: dict[str, tuple[int, ...]]):
         model = self._model.clone()

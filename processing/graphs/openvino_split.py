@@ -20,20 +20,20 @@ class StepInParts:
         model: `openvino.Model` with static shapes; it is taken apart.
         given: names of the inputs that are a frame's own. All others carry the past.
         compile_model: `compile_model(model, **settings)` gives an `openvino.CompiledModel`.
-        side_by_side: frames that the first part is computed for at a time.
+        streams: frames that the first part is computed for at a time.
 
     Raises:
         ValueError: as `cut_model`.
     """
 
-    def __init__(self, model, given: Collection[str], compile_model: Callable, side_by_side: int):
+    def __init__(self, model, given: Collection[str], compile_model: Callable, streams: int):
         first, second = cut_model(model, given)
         self._given = [port.any_name for port in first.inputs]
         self._carried = [port.any_name for port in second.inputs]
         cuts = [name for name in self._carried if name.startswith(_CUT)]
         self._begun = [*map(output_name, first.outputs[: -len(cuts)]), *cuts]
         self._ended = [output_name(port) for port in second.outputs]
-        self._first = compile_model(first, NUM_STREAMS=side_by_side)
+        self._first = compile_model(first, NUM_STREAMS=streams)
         # Little is left to be shared among threads, and the next frames' first part has use for the others.
         self._second = compile_model(second, INFERENCE_NUM_THREADS=1).create_infer_request()
         self._idle, self._lock = [], threading.Lock()
