@@ -58,7 +58,7 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
         "cell_features": (2, 3, 8 + 4, 4, 6),
     }
     if model_class is KineTrackModel:
-        shapes |= {"pooler_output": (2, 8 + 2 * 4 + 3 * (8 + 4)), "pyramid_features": (2, 3, 8, 8, 12)}
+        shapes |= {"pooler_output": (2, 8 + 2 * 4 + 9 * (8 + 4)), "pyramid_features": (2, 3, 8, 8, 12)}
     if model_class in (KineTrackForVideoClassification, KineTrackForVideoAnalysis):
         shapes |= {"logits": (2, 3), "region_logits": (2, 3)}
         assert {name: tuple(t.shape) for name, t in output.group_logits.items()} == {"fight": (2, 2)}
