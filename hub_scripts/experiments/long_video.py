@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...processing.graphs.graph_cache import weight_hash
 from ...processing.loading import load_model
 from ...processing.session_kinetrack import tracker_settings
 from ...processing.tracking_kinetrack import KineTracker
@@ -80,6 +81,7 @@ class LongVideo(Experiment):
         return {
             "set": "JHMDB split 1 by the committed `val` list, TUD-Stadtmitte of mot/val",
             "model": inputs.model,
+            "model_hash": weight_hash(model)[:12],
             "attention_window": self._model.config.attention_window,
             "val_clips": len(self._clips),
             "films": [films[clip.name] for clip in self._clips],
@@ -257,9 +259,12 @@ class LongVideo(Experiment):
             said.append(f"top-1 on clips by {ageing.brief()} points from its first to its last quarter")
             said.append(f"without a window β spreads over {100 * effective.mean():.0f} % of the hour")
             said.append(f"with one of {window} frames top-1 is {against.brief()} points higher")
+        if "identities" in results.variants():
+            lasting = _lasting(results.measures("identities")[0])
+            said.append(f"{lasting:.0f} % of identities are the same when the same seconds come again")
         if ageing is None:
             return Summary("; ".join(said), "answers were not measured")
-        verdict = "answers change with time" if ageing.excludes_zero else "no drift was shown"
+        verdict = "answers change with time" if ageing.excludes_zero else "no drift of answers was shown"
         if against.excludes_zero:
             verdict += f"; {'a sliding window' if against.mean > 0 else 'the full softmax'} is the better"
         return Summary("; ".join(said), verdict)
@@ -402,15 +407,19 @@ def _seeds_text(results: Results) -> str:
     return ", ".join(f"{name} {len(results.measures(name))}" for name in results.variants())
 
 
+def _lasting(measures: dict) -> float:
+    """Per cent of people who had the same identity one time to and fro before."""
+    return 100 * sum(measures["kept"]) / max(sum(measures["shown"]), 1)
+
+
 def _identity_text(measures: dict) -> str:
     new, loop = np.array(measures["new_identities"], float), measures["loop_seconds"]
     part = max(len(new) // 6, 1)
-    kept = 100 * sum(measures["kept"]) / max(sum(measures["shown"]), 1)
     return (
         f"**Identities.** Through {len(new)} minutes of the same {loop / 2:.1f} seconds to and fro, "
         f"{new[:part].mean():.1f} new identities a minute in the first sixth and {new[-part:].mean():.1f} in the last; "
-        f"of {np.mean(measures['shown']):.1f} people shown at the end of a minute, {kept:.0f} % had the same identity "
-        f"in the same frame {loop:.1f} seconds before; "
+        f"of {np.mean(measures['shown']):.1f} people shown at the end of a minute, {_lasting(measures):.0f} % had the "
+        f"same identity in the same frame {loop:.1f} seconds before; "
         f"{measures['alive'][0]} tracks known after the first minute and {measures['alive'][-1]} at the end; "
         f"{measures['milliseconds'][0]:.2f} and {measures['milliseconds'][-1]:.2f} ms of processor time a frame."
     )
