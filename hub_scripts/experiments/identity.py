@@ -175,12 +175,13 @@ class Identity(Experiment):
         if not switches:
             return "**Causes.** There was no switch to explain."
         counts = {cause: sum(switch["cause"] == cause for switch in switches) for cause in CAUSES}
-        usual = max(counts, key=counts.get)
         kept = _survivals(measures)
         text = (
             f"**Causes.** Of {len(switches)} switches, "
             + ", ".join(f"{count} {cause}" for cause, count in counts.items())
-            + f": most often {usual}. "
+            + f": {_usual(switches, counts)}. Of all boxes, "
+            + ", ".join(f"{100 * event['covered']:.0f} % of {name}" for name, event in measures["events"].items())
+            + f" are covered to {COVERED_FROM:.0%} by another's. "
         )
         if kept.size:
             share = bootstrap_mean(kept[None])
@@ -195,15 +196,21 @@ class Identity(Experiment):
         entropy, newest, marked, groups = _around_switches(results.measures(FULL)[0])
         if not marked.any() or marked.all():
             return "**β.** With no switch, or switches everywhere, β cannot be compared between the two."
-        contrasts = [bootstrap_contrast(values, marked, groups, simultaneous_level(2)) for values in (entropy, newest)]
-        shown = any(gap.excludes_zero for gap in contrasts)
+        entropies, newests = (
+            bootstrap_contrast(values, marked, groups, simultaneous_level(2)) for values in (entropy, newest)
+        )
+        shown = entropies.excludes_zero or newests.excludes_zero
+        stretches = len(set(groups)), len(set(groups[marked]))
         return (
             f"**β.** Each sequence's mean taken out, the entropy of β relative to uniform is, within {NEAR} frames "
             f"of a switch, {entropy[marked].mean():.3f}, elsewhere {entropy[~marked].mean():.3f}: a difference of "
-            f"{_small(contrasts[0])}; the newest frame's share differs by {_small(contrasts[1])}. "
+            f"{_small(entropies)}; the newest frame's share differs by {_small(newests)}. Drawn were "
+            f"{stretches[0]} stretches, {stretches[1]} of them with a switch: few, so that such intervals come out too "
+            "narrow. "
             + (
-                f"So β does look different around switches, and {'sharper' if contrasts[0].mean < 0 else 'flatter'} "
-                "there"
+                "So β does look different around switches"
+                + (f", and {'sharper' if entropies.mean < 0 else 'flatter'} there" if entropies.excludes_zero else "")
+                + ", as far as these can tell"
                 if shown
                 else "The paper's suspicion, that β is different where identities switch, was not borne out"
             )
@@ -256,6 +263,15 @@ _SCORES = ["variant", "sequence", "HOTA", "IDF1", "MOTA", "switches"]
 def _without_looks(item: SequenceDetections) -> SequenceDetections:
     frames = [Detections(found.xyxy, found.confidence, found.class_id) for found in item.frames]
     return SequenceDetections(item.sequence, item.times, frames)
+
+
+def _usual(switches: list[dict], counts: dict[str, int]) -> str:
+    """Which cause was most frequent, where it was shown to be more frequent than the next."""
+    first, second = sorted(counts, key=counts.get, reverse=True)[:2]
+    lead = [(switch["cause"] == first) - (switch["cause"] == second) for switch in switches]
+    if bootstrap_mean(np.array([lead])).excludes_zero:
+        return f"most often {first}"
+    return "none was shown to be the most frequent, and where several apply the first in this order is counted"
 
 
 def _survivals(measures: dict) -> np.ndarray:

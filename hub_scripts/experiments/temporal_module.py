@@ -184,6 +184,7 @@ class TemporalModule(Experiment):
                 self._compare(results, names),
                 self._order(results, names),
                 self._length(results, names),
+                self._speed(results, names),
                 _scope(results),
             )
             if text
@@ -281,6 +282,25 @@ class TemporalModule(Experiment):
             )
             said.append(part + (f", none for {', '.join(kept)}." if shown and kept else "."))
         return "**Longer videos.** " + " ".join(said)
+
+    @staticmethod
+    def _speed(results: Results, names: list[str]) -> str:
+        """By rule: one is faster where the slowest of its timings of long videos is below the other's fastest."""
+        short, long = (
+            {name: results.values(name, "milliseconds", str(frames)) for name in names}
+            for frames in (FRAMES, LONGER * FRAMES)
+        )
+        own = long[REFERENCE]
+        ahead = [name for name in names if long[name].min() > own.max()]
+        behind = [name for name in names if long[name].max() < own.min()]
+        means = [times.mean() for times in short.values()]
+        return (
+            f"**Speed.** Without the encoder a clip of {FRAMES} frames takes {min(means):.1f} to {max(means):.1f} ms "
+            f"of processor time, causal propagation {short[REFERENCE].mean():.1f}; of {LONGER * FRAMES} frames it "
+            f"takes {own.mean():.0f} ms, in all timings less than {', '.join(ahead) or 'none'}, and more than "
+            f"{', '.join(behind) or 'none'}. Every model was timed {len(own)} times, on one machine that had other "
+            "work."
+        )
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:
         """See `Experiment.draw`."""

@@ -109,9 +109,18 @@ def made_up(entropy_at_switch: float) -> Results:
 def test_finding_says_whether_beta_differs_and_what_parts_do():
     text = " ".join(Identity().conclude(made_up(0.08)))
     assert "no-memory changes HOTA by -20.0 points" in text and "most often occlusion" in text
+    assert "Of all boxes, 10 % of S are covered to 30% by another's" in text
     assert "outlived 1 of 2 occlusions" in text
     assert "β does look different around switches, and flatter there" in text
     assert "was not borne out" in " ".join(Identity().conclude(made_up(0.0)))
+
+
+def test_the_usual_cause_is_named_only_where_it_leads():
+    results = made_up(0.0)
+    switches = results.cells[0]["measures"]["events"]["S"]["switches"]
+    switches[0]["cause"] = switches[1]["cause"] = "exchange"
+    text = " ".join(Identity().conclude(results))
+    assert "none was shown to be the most frequent" in text and "most often" not in text
 
 
 def test_a_sequence_with_more_switches_and_another_beta_shows_nothing():
