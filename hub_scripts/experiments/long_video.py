@@ -235,7 +235,8 @@ class LongVideo(Experiment):
             "**Not shown.** The streams repeat what they show, scenes change every second or so, and inputs are "
             f"small: {results.protocol['input']}. A camera's hour, with its light and its weather, is another test. "
             f"Nothing was trained again: seeds ({_seeds_text(results)}) are other orders of the clips and other boxes, "
-            "and say nothing of other models."
+            "and say nothing of other models. Poses and region statistics, where a model reads them as well, were left "
+            "out: it answers otherwise than here."
         )
         return [text for text in said if text]
 
