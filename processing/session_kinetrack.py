@@ -249,8 +249,8 @@ class KineTrackSession:
     ) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
-        Where another runtime than PyTorch runs the model and the source is not live, it looks at the next frame (with
-        OpenVINO in float32 the next three) while this one's result is worked out and used; the results are the same.
+        Where not PyTorch but another runtime runs the model, it looks at a file's next frame (OpenVINO in float32: the
+        next three) while this one's result is worked out and used; the results are the same.
 
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,
@@ -329,8 +329,7 @@ class KineTrackSession:
     ) -> PendingFrame:
         """The first part of a step: all that comes before the model. Frame, time and errors as for `step`.
 
-        A frame of a new size starts the temporal part again; tracks keep their identities and move to where they are
-        in the new pixels.
+        A frame of a new size starts the temporal part again; tracks keep their identities, at their new pixels.
 
         Args:
             frame: as for `step`.
