@@ -121,7 +121,7 @@ def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn
     varied = [ActionClips(sources, far, seed=settings.seed + 1 + turn) for turn in range(settings.far_passes)]
     varied += [walking_clips(data, walkers, settings.seed + turn) for turn in range(settings.walker_passes)]
     for turn, clips in enumerate(varied, 1):  # cut and scaled, so that only what is in the box stays comparable
-        summary, actions = summarise_clips(model, clips, f"from afar, {turn} of {len(varied)}")
+        summary, actions = summarise_clips(model, clips, f"varied, {turn} of {len(varied)}")
         rows.append((summary[0, :, -size:], actions))
     weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings.penalty)
     return model, processor, weigh_parts(model, data, torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
