@@ -52,6 +52,7 @@ class AcceleratedModel:
         self.runs_beside = backend != "compile"  # other runtimes leave Python and PyTorch's own threads free
         self.side_by_side = getattr(engine, "side_by_side", 1)
         self._content = (None, None)
+        self._carried = {}  # shapes of the state by batch, height and width
 
     def __getattr__(self, name: str) -> Any:
         if name == "parts":  # copying and pickling look before there is anything
@@ -72,9 +73,11 @@ class AcceleratedModel:
         Arguments and errors as for the step; for engines that can do several `side_by_side`.
         """
         batch, _, _, height, width = pixel_values_videos.shape
-        carried = self.initial_state(batch, height, width).named
-        shapes = {name: tuple(tensor.shape) for name, tensor in carried.items()}
-        return self.engine.begin(self._frame_feeds(pixel_values_videos, pixel_mask), shapes)
+        sizes = batch, height, width
+        if sizes not in self._carried:
+            state = self.initial_state(*sizes).named
+            self._carried[sizes] = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        return self.engine.begin(self._frame_feeds(pixel_values_videos, pixel_mask), self._carried[sizes])
 
     def __call__(
         self,
