@@ -267,11 +267,15 @@ class KineTrackConfig(PreTrainedConfig):
     def summary_size(self) -> int:
         """Channels of what the action head reads.
 
-        R, with keypoints mean and maximum of the movement's features, and mean, deviation and mean step of the region's
-        statistics in the window.
+        R, with keypoints mean and maximum of the movement's features, and the region's statistics in the window.
         """
         movement = 2 * self.pose_channels if self.keypoints else 0
-        return self.hidden_size + movement + 9 * self.statistics_channels
+        return self.hidden_size + movement + self.window_statistics_size
+
+    @property
+    def window_statistics_size(self) -> int:
+        """Channels of the last part of a summary: mean, deviation and mean step of each of the region's statistics."""
+        return 9 * self.statistics_channels
 
     def validate_architecture(self):
         """Checks combinations; called by `@strict` after every construction. Raises `ValueError` naming the field."""

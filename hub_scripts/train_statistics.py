@@ -113,7 +113,7 @@ def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn
     if settings.compile:
         model.kinetrack.encoder.compile()
     sources = [clip for clip in action_sources(data, "train", sets=(ACTION_SET,)) if clip.actor is not None]
-    size = statistics_size(model)
+    size = model.config.window_statistics_size
     summary, actions = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "as they are")
     rows = [(summary[..., -size:].flatten(0, 1), actions.repeat(2))]
     window = {"num_frames": model.config.attention_window}
@@ -125,11 +125,6 @@ def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn
         rows.append((summary[0, :, -size:], actions))
     weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings.penalty)
     return model, processor, weigh_parts(model, data, torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
-
-
-def statistics_size(model: nn.Module) -> int:
-    """Channels of the statistics in what the action head reads; they come last."""
-    return 9 * model.config.statistics_channels
 
 
 def walking_clips(data: str, form: ClipForm, seed: int) -> Subset:
