@@ -44,10 +44,16 @@ class PoseEncoder(nn.Module):
         mask = seen.to(poses.dtype).unsqueeze(-1)  # (B, W, 1)
         hidden = pose_features(poses.unflatten(-1, (self.count, 3)), mask)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            hidden = convolution(hidden.transpose(1, 2)).transpose(1, 2)
-            hidden = self.dropout(F.relu(norm(hidden))) * mask
+            hidden = self.dropout(F.relu(norm(_convolve(convolution, hidden)))) * mask
         mean = hidden.sum(1) / mask.sum(1).clamp(min=1)
         return torch.cat([mean, hidden.amax(1)], dim=-1)  # values are not negative, so masked ones are no maximum
+
+
+def _convolve(convolution: nn.Conv1d, hidden: torch.Tensor) -> torch.Tensor:
+    """A convolution of three frames on (B, W, C) as one product: for so little that takes half the time."""
+    padded = F.pad(hidden, (0, 0, 1, 1))
+    neighbours = torch.stack([padded[:, :-2], hidden, padded[:, 2:]], dim=-1)  # (B, W, C, 3)
+    return F.linear(neighbours.flatten(2), convolution.weight.flatten(1), convolution.bias)
 
 
 def pose_features(poses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

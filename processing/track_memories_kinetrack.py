@@ -30,27 +30,30 @@ class TrackMemories:
         """
         if self.memory is None:
             self.memory = self.attention.empty_memory(pooled[:0])
-        missing = np.setdiff1d(track_ids, self.track_ids)
-        ids = np.concatenate([self.track_ids, missing])
-        memory = self.memory.join(self.attention.empty_memory(pooled[:1].expand(len(missing), -1)))
-        rows = torch.from_numpy(np.argsort(ids)[np.searchsorted(np.sort(ids), track_ids)]).to(pooled.device)
+        ids, memory = self.track_ids, self.memory
+        missing = track_ids[~_equal(track_ids, ids).any(1)]
+        if len(missing):
+            ids = np.concatenate([ids, missing])
+            memory = memory.join(self.attention.empty_memory(pooled[:1].expand(len(missing), -1)))
+        rows = torch.from_numpy(_equal(track_ids, ids).nonzero()[1]).to(pooled.device)
         # Tracks that are not in this frame spend a tick without a box, so old sightings leave the window.
         all_scores = pooled.new_full((len(ids), 1), float("-inf")).index_copy(0, rows, scores[:, None])
         all_pooled = pooled.new_zeros(len(ids), 1, pooled.shape[-1]).index_copy(0, rows, pooled[:, None])
         _, summary, memory = self.attention.attend_time(all_scores, all_pooled, None, memory)
         if commit:
-            alive = (memory.scores > float("-inf")).any(1)
-            self.track_ids = ids[alive.cpu().numpy()]
-            self.memory = memory.rows(alive)
+            self.track_ids, self.memory = ids, memory
+            self._select((memory.scores > float("-inf")).any(1).cpu().numpy())
         return summary[rows]
 
     def keep(self, track_ids: np.ndarray) -> None:
         """Drops the memories of all tracks but these."""
-        if self.memory is None:
-            return
-        kept = np.isin(self.track_ids, track_ids)
-        self.track_ids = self.track_ids[kept]
-        self.memory = self.memory.rows(torch.from_numpy(kept).to(self.memory.scores.device))
+        if self.memory is not None:
+            self._select(_equal(self.track_ids, track_ids).any(1))
+
+    def _select(self, kept: np.ndarray) -> None:
+        if not kept.all():
+            self.track_ids = self.track_ids[kept]
+            self.memory = self.memory.rows(torch.from_numpy(kept).to(self.memory.scores.device))
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs: `track_ids` (N,), and, once there are any, `scores` and `features`."""
@@ -83,3 +86,8 @@ class TrackMemories:
                 )
             wanted.copy_(given)
         self.memory = empty
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, M) bool: which of N identities are which of M; for so few, NumPy's functions of sets take longer."""
+    return first[:, None] == second

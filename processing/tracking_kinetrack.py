@@ -366,7 +366,9 @@ class KineTracker:
             iou, _ = box_overlap(predicted[tracks], boxes[low])
             settle(tracks, low, 1 - iou, 1 - self.min_iou_low)
         if looks is not None:
-            tracks, left = np.flatnonzero(matched < 0), np.isin(high, matched, invert=True)
+            taken = np.zeros(len(boxes), bool)
+            taken[matched[matched >= 0]] = True
+            tracks, left = np.flatnonzero(matched < 0), ~taken[high]
             if len(tracks) and left.any():
                 reach = self.motion.distance(table.mean[tracks], table.covariance[tracks], boxes[high[left]]) < _REACH
                 cost = np.where(reach, looks[tracks][:, left], np.inf)

@@ -169,7 +169,8 @@ class KineTrackVideoProcessor(BaseVideoProcessor):
         canvas = self._canvas(size)
         options = {name: getattr(self, name) for name in _PIXEL_OPTIONS}
         picture = self._scaled(frame, canvas, options)
-        pixels = torch.zeros(1, 1, 3, *canvas)
+        filled = picture.shape[:2] == canvas
+        pixels = (torch.empty if filled else torch.zeros)(1, 1, 3, *canvas)
         place_picture(picture, pixels[0, 0], *pixel_affine(options))
         return pixels
 

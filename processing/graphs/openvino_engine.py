@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .onnx_engine import input_sizes
-from .openvino_split import StepInParts, infer, output_name
+from .openvino_split import Request, StepInParts, output_name
 
 _KEPT_SIZES = 4
 _STREAMS = 2  # frames of which the first part is computed at a time
@@ -90,10 +90,10 @@ class OpenVinoEngine:
         return functools.partial(parts.end, parts.begin(feeds))
 
     def _run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        shapes = {name: tuple(feeds[name].shape) for name in self.inputs} if self._fixed_sizes else {}
-        request = _kept(self._requests, tuple(shapes.items()), lambda: self._request(shapes))
         if self._fixed_sizes:
-            return infer(request, self.inputs, self.outputs, feeds)
+            shapes = {name: tuple(feeds[name].shape) for name in self.inputs}
+            return _kept(self._requests, tuple(shapes.items()), lambda: self._request(shapes))(feeds)
+        request = _kept(self._requests, (), lambda: self._compile(self._model).create_infer_request())
         kept = {name: tensor.contiguous() for name, tensor in feeds.items()}
         for name in self.inputs:
             request.set_tensor(name, self._openvino.Tensor(kept[name].numpy(), shared_memory=True))
@@ -101,9 +101,8 @@ class OpenVinoEngine:
         values = [request.get_output_tensor(index).data for index in range(len(self.outputs))]
         return {name: torch.from_numpy(value.copy()) for name, value in zip(self.outputs, values, strict=True)}
 
-    def _request(self, shapes: dict[str, tuple[int, ...]]):
-        """A request for inputs of these shapes, or of any if there are none."""
-        return self._compile(self._sized(shapes) if shapes else self._model).create_infer_request()
+    def _request(self, shapes: dict[str, tuple[int, ...]]) -> Request:
+        return Request(self._compile(self._sized(shapes)), self.inputs, self.outputs)
 
     def _cut(self, feeds: dict[str, torch.Tensor], shapes: dict[str, tuple[int, ...]]) -> StepInParts:
         return StepInParts(self._sized(shapes), list(feeds), self._compile, _STREAMS)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 _CUT = "cut."
+# Maps of so many channels and more are handed over as convolutions have them, channels last, and need not be turned.
+_CHANNELS_LAST = 64
 
 
 class StepInParts:
@@ -32,10 +34,10 @@ class StepInParts:
         self._carried = [port.any_name for port in second.inputs]
         cuts = [name for name in self._carried if name.startswith(_CUT)]
         self._begun = [*map(output_name, first.outputs[: -len(cuts)]), *cuts]
-        self._ended = [output_name(port) for port in second.outputs]
+        ended = [output_name(port) for port in second.outputs]
         self._first = compile_model(first, NUM_STREAMS=streams)
         # Little is left to be shared among threads, and the next frames' first part has use for the others.
-        self._second = compile_model(second, INFERENCE_NUM_THREADS=1).create_infer_request()
+        self._second = Request(compile_model(second, INFERENCE_NUM_THREADS=1), self._carried, ended)
         self._idle, self._lock = [], threading.Lock()
 
     def begin(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -43,9 +45,9 @@ class StepInParts:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._first.create_infer_request()
+            request = Request(self._first, self._given, self._begun)
         try:
-            return infer(request, self._given, self._begun, feeds)
+            return request(feeds)
         finally:
             self._idle.append(request)
 
@@ -57,28 +59,36 @@ class StepInParts:
             feeds: the inputs that carry the past.
         """
         with self._lock:
-            found = infer(self._second, self._carried, self._ended, feeds | begun)
+            found = self._second(feeds | begun)
         return found | {name: value for name, value in begun.items() if not name.startswith(_CUT)}
 
 
-def infer(request, inputs: Collection[str], outputs: Collection[str], feeds: dict[str, torch.Tensor]) -> dict:
-    """Outputs by name, each with memory of its own, of an `openvino.InferRequest` whose shapes are static.
+class Request:
+    """What runs a model whose shapes are static, on PyTorch tensors that are not copied. For one thread at a time.
 
     Args:
-        request: of a compiled model.
-        inputs: names of its inputs.
+        compiled: `openvino.CompiledModel`.
+        inputs: names for its inputs, in their order.
         outputs: names for its outputs, in their order.
-        feeds: tensors for at least the inputs; they are not copied.
     """
-    kept = {name: feeds[name].contiguous() for name in inputs}
-    for name, tensor in kept.items():
-        request.set_tensor(name, _shared(tensor))
-    results = {}
-    for index, (name, port) in enumerate(zip(outputs, request.model_outputs, strict=True)):
-        results[name] = torch.empty(tuple(port.shape), dtype=_torch_type(port))
-        request.set_output_tensor(index, _shared(results[name]))
-    request.infer()
-    return results
+
+    def __init__(self, compiled, inputs: Collection[str], outputs: Collection[str]):
+        self._request, self._inputs = compiled.create_infer_request(), list(inputs)
+        # Asking a port takes longer than to make a tensor.
+        ports = zip(outputs, compiled.outputs, strict=True)
+        self._outputs = [(name, tuple(port.shape), _torch_type(port)) for name, port in ports]
+
+    def __call__(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Outputs by name, each with memory of its own, from tensors for at least the inputs."""
+        given = [feeds[name].contiguous() for name in self._inputs]
+        for index, tensor in enumerate(given):
+            self._request.set_input_tensor(index, _shared(tensor))
+        results = {}
+        for index, (name, shape, kind) in enumerate(self._outputs):
+            results[name] = torch.empty(shape, dtype=kind)
+            self._request.set_output_tensor(index, _shared(results[name]))
+        self._request.infer()
+        return results
 
 
 def cut_model(model, given: Collection[str]) -> tuple:
@@ -111,12 +121,17 @@ def cut_model(model, given: Collection[str]) -> tuple:
         raise ValueError(f"There is nothing to cut off: this graph computes nothing from {', '.join(given)} alone.")
     ends, starts = [], []
     for index, (source, targets) in enumerate(edges):
-        start = operators.parameter(source.get_shape(), source.get_element_type())
+        shape, given = source.get_shape(), source
+        turned = len(shape) == 4 and shape[1] >= _CHANNELS_LAST
+        if turned:
+            given = operators.transpose(source, np.array([0, 2, 3, 1])).output(0)
+        start = operators.parameter(given.get_shape(), given.get_element_type())
         start.output(0).set_names({f"{_CUT}{index}"})
         starts.append(start)
+        taken = operators.transpose(start, np.array([0, 3, 1, 2])) if turned else start
         for target in targets:
-            target.replace_source_output(start.output(0))
-        ends.append(operators.result(source))
+            target.replace_source_output(taken.output(0))
+        ends.append(operators.result(given))
     first = Model([*results[False], *ends], parameters[False], "first")
     return first, Model(results[True], [*parameters[True], *starts], "second")
 
