@@ -4,7 +4,6 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 import torch
 
@@ -16,8 +15,7 @@ CALIBRATION_FRAMES = 300
 _FRAMES_OF_A_VIDEO = 25
 _SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 # Only the encoder: that is where the time is, nothing is carried there, and boxes suffer from a head in 8 bits.
-_ROUNDED = "/encoder/"
-_KEPT = (rf"^(?!.*{_ROUNDED}).*",)
+_KEPT = (r"^(?!.*/encoder/).*",)
 
 
 def quantise_step(model, processor, path: Path, format: str, videos: Sequence[Path]) -> None:
@@ -45,35 +43,21 @@ def quantise_step(model, processor, path: Path, format: str, videos: Sequence[Pa
     }
     if format == "openvino":
         import openvino
+        from openvino.passes import ConstantFolding, Manager
 
         from ..processing.graphs.openvino_engine import shared_core
 
         # Read into memory, for the file is written over.
         floating = shared_core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+        passes = Manager()
+        passes.register_pass(ConstantFolding())  # else the weights of depthwise convolutions would stay in float32
+        passes.run_passes(floating)
         quantised = nncf.quantize(floating, nncf.Dataset(samples), **settings)
         openvino.save_model(quantised, path, compress_to_fp16=False)
-        _keep_float32(path)
         return
     import onnx
 
     onnx.save(nncf.quantize(onnx.load(str(path)), nncf.Dataset(samples), **settings), str(path))
-
-
-def _keep_float32(path: Path) -> None:
-    """Marks all but the encoder of an OpenVINO file as precise.
-
-    Runtimes may use bfloat16 for what is not in 8 bits; there it would cost tracks. `openvino` has no call that sets
-    this mark (`DisableFP16Compression`), but its files do.
-    """
-    file = ElementTree.parse(path)
-    for layer in file.getroot().find("layers"):
-        if layer.get("type") not in ("Const", "Parameter", "Result") and _ROUNDED not in layer.get("name"):
-            notes = layer.find("rt_info")
-            if notes is None:
-                notes = ElementTree.Element("rt_info")
-                layer.insert(0 if layer.find("data") is None else 1, notes)  # where OpenVINO itself writes it
-            ElementTree.SubElement(notes, "attribute", {"name": "precise", "version": "0"})
-    file.write(path)
 
 
 def calibration_steps(model, processor, path: Path, format: str, videos: Sequence[Path]) -> Iterator[dict]:

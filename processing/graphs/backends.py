@@ -64,12 +64,12 @@ def check_backend(backend: str) -> str:
     return backend
 
 
-def open_engine(path: Path, backend: str, fixed_sizes: bool = True, exact: bool = True, threads: int | None = None):
-    """An engine for a graph file; for the arguments see `OpenVinoEngine`, ONNX Runtime is always exact."""
+def open_engine(path: Path, backend: str, fixed_sizes: bool = True, threads: int | None = None):
+    """An engine for a graph file; for the arguments see `OpenVinoEngine`."""
     if backend == "openvino":
         from .openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(path, threads, fixed_sizes=fixed_sizes, exact=exact)
+        return OpenVinoEngine(path, threads, fixed_sizes=fixed_sizes)
     from .onnx_engine import OnnxEngine
 
     return OnnxEngine(path, threads)
@@ -122,14 +122,8 @@ def load_exported(folder: Path, config, backend: str = "auto") -> AcceleratedMod
         raise ValueError(f"{folder} was exported for {kind} and cannot run with --backend {backend}.")
     files = {name: folder / file for name, file in description["graphs"].items()}
     engines = {
-        # An 8-bit step is no longer exact anyway; the small graphs beside it stay so, and leave its threads alone.
-        name: open_engine(
-            path,
-            backend,
-            fixed_sizes=name in ("step", "regions"),
-            exact=not (description["int8"] and name == "step"),
-            threads=None if name == "step" else 1,
-        )
+        # The small graphs leave the step's threads alone.
+        name: open_engine(path, backend, name in ("step", "regions"), None if name == "step" else 1)
         for name, path in files.items()
     }
     shapes = {entry["name"]: tuple(entry["shape"]) for entry in description["state"]}

@@ -24,7 +24,6 @@ class OpenVinoEngine:
         threads: PyTorch's number when None.
         fixed_sizes: compiles anew for every size, which is faster where sizes seldom change.
         cache: folder for compiled graphs, which makes the next start quicker.
-        exact: float32 throughout; else what is not in 8 bits is in bfloat16 where the processor has it.
 
     Attributes:
         inputs: shapes by name.
@@ -41,7 +40,6 @@ class OpenVinoEngine:
         threads: int | None = None,
         fixed_sizes: bool = True,
         cache: Path | None = None,
-        exact: bool = True,
     ):
         import openvino
 
@@ -52,16 +50,15 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             # Threads that are tied to a core wait for whatever else runs there: decoding, association, other programs.
             "ENABLE_CPU_PINNING": False,
+            # OpenVINO would take bfloat16 where the processor has it.
+            "INFERENCE_PRECISION_HINT": "f32",
         }
-        if exact:
-            self._settings["INFERENCE_PRECISION_HINT"] = "f32"
         if cache is not None:
             self._settings["CACHE_DIR"] = str(cache)
         self._model = self._core.read_model(str(path))
         self.inputs = {port.any_name: _symbolic(port) for port in self._model.inputs}
         self.outputs = [output_name(port) for port in self._model.outputs]
-        # In bfloat16 the parts round otherwise than the whole.
-        self.side_by_side = _BEGUN if exact and fixed_sizes and threads >= _STREAMS else 1
+        self.side_by_side = _BEGUN if fixed_sizes and threads >= _STREAMS else 1
         self._fixed_sizes, self._requests, self._parts = fixed_sizes, OrderedDict(), OrderedDict()
         self._lock = threading.Lock()
 

@@ -98,7 +98,7 @@ def test_graph_that_cannot_be_cut_says_why(make, message):
         cut_model(make(), ["frame"])
 
 
-@pytest.mark.parametrize("options", [{"threads": 1}, {"fixed_sizes": False}, {"exact": False}])
-def test_only_exact_graphs_of_fixed_sizes_are_begun_by_several_threads(tmp_path, options):
+@pytest.mark.parametrize("options", [{"threads": 1}, {"fixed_sizes": False}])
+def test_only_graphs_of_fixed_sizes_are_begun_by_several_threads(tmp_path, options):
     openvino.save_model(averaging(), tmp_path / "averaging.xml")
     assert OpenVinoEngine(tmp_path / "averaging.xml", **({"threads": 2} | options)).side_by_side == 1
