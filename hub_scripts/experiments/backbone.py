@@ -70,7 +70,7 @@ class Backbone(Experiment):
             FileNotFoundError: the weights of Lite1 or Lite2 do not lie beside those of Lite0.
         """
         self._inputs, self._size = inputs, 64 if inputs.quick else 224
-        self._files = {name: None if inputs.quick else _weights_beside(inputs.weights, name) for name in WEIGHTS}
+        self._files = {name: None if inputs.quick else weights_beside(inputs.weights, name) for name in WEIGHTS}
         _, about = self._read(REFERENCE)
         return about
 
@@ -168,8 +168,7 @@ class Backbone(Experiment):
             _cost_text(results),
             _accuracy_text(results),
             "**Not shown.** Without weights nothing can be said of what ResNets, MobileNetV3 or ConvNeXt-V2 see: they "
-            "are compared by cost alone. Only EfficientNet-Lite0 has been trained to track (kinetrack-nano, whose HOTA "
-            "is in `sequence-length-tracking`), so no HOTA is compared. Lite1 and Lite2 were made for larger inputs "
+            "are compared by cost alone. HOTA is in `backbone-tracking`. Lite1 and Lite2 were made for larger inputs "
             f"than {results.protocol['input'].split(',')[0]}. {count} seed(s) an "
             f"encoder{'; with one, intervals are over films alone' if min(seeds) == 1 else ''}; "
             f"{results.data['val_clips']} clips of {results.data['val_films']} films; features were frozen. Times are "
@@ -223,7 +222,7 @@ class Backbone(Experiment):
         ]
 
 
-def _weights_beside(file, network: str) -> Path:
+def weights_beside(file, network: str) -> Path:
     """The weights of a network in the folder that holds those of Lite0."""
     found = sorted(Path(file).parent.glob(f"{WEIGHTS[network]}*.pth"))
     if not found:

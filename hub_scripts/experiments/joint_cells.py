@@ -54,9 +54,11 @@ class JointExperiment(Experiment):
 
     Attributes:
         cells: by variant.
+        keeps_pictures: whether the first seed keeps alpha of some clips and of a frame, before training and after.
     """
 
     cells: dict[str, JointCell]
+    keeps_pictures = True
     seeds = 3
     needs_weights = True
 
@@ -79,43 +81,59 @@ class JointExperiment(Experiment):
 
     def prepare(self, inputs: Inputs) -> dict:
         """See `Experiment.prepare`."""
-        self._quick, self._inputs, self._settings = inputs.quick, inputs, _settings(inputs.quick)
-        settings, limit = self._settings, 2 if inputs.quick else None
-        half, size = [0.5, 0.5, 0.5], dict(zip(("height", "width"), settings.sequence_size, strict=True))
-        options = {"size": size, "frame_rate": 12.5, "image_mean": half, "image_std": half}
-        processor, self._blank = KineTrackVideoProcessor(**options), BlankFrames(**options)
-        encoder = FrozenEncoder(inputs.weights, settings.action_size, out_indices=MAPS)
+        self.begin(inputs)
+        encoder = FrozenEncoder(inputs.weights, self._settings.action_size, out_indices=MAPS)
         self._clips = {
-            part: read_clips(inputs.data, part, encoder, inputs.cache, limit, count=_KEPT_FRAMES)
+            part: read_clips(inputs.data, part, encoder, inputs.cache, 2 if inputs.quick else None, count=_KEPT_FRAMES)
             for part in ("train", "val")
         }
-        self._sources = mot_sources(inputs.data, "train")
-        dev = [_as_sequence(inputs.data, source) for source in mot_sources(inputs.data, "dev")]
-        wanted = {
-            "train": [_as_sequence(inputs.data, source) for source in self._sources],
-            "dev": [_shortened(item, _DEV_FRAMES) for item in dev],
-            "val": [item for item in val_sequences(inputs.data, inputs.quick) if _has_large_people(item)],
-        }
-        if not dev:
-            raise ValueError(f"None of the sequences of the dev list lies below {inputs.data}.")
-        self._sequences = {
-            part: read_sequences(items, encoder, processor, inputs.cache) for part, items in wanted.items()
-        }
-        self._labels = action_names(inputs.data)
+        self.read_sequences(encoder)
         val = self._clips["val"]
         self._description = {
             "set": "JHMDB split 1, training half, and MOT sequences, by the committed lists",
             "train_clips": len(self._clips["train"]),
             "val_clips": len(val),
             "val_films": len({clip.film for clip in val}),
-            "train_sequence_frames": sum(len(maps.times) for maps in self._sequences["train"]),
-            "dev_sequence_frames": sum(len(maps.times) for maps in self._sequences["dev"]),
-            **describe_sequences(wanted["val"], STRETCH),
+            **self.describe_sequences(),
             "weights": encoder.key,
             "films": [clip.film for clip in val],
             "pictures": self._describe_pictures(),
         }
         return self._description
+
+    def begin(self, inputs: Inputs) -> None:
+        """The settings of a run, and the sequences that belong to it.
+
+        Raises:
+            ValueError: no sequence of the dev list is there.
+        """
+        self._quick, self._inputs, self._settings = inputs.quick, inputs, _settings(inputs.quick)
+        self._labels, self._sources = action_names(inputs.data), mot_sources(inputs.data, "train")
+        dev = [_as_sequence(inputs.data, source) for source in mot_sources(inputs.data, "dev")]
+        if not dev:
+            raise ValueError(f"None of the sequences of the dev list lies below {inputs.data}.")
+        self._wanted = {
+            "train": [_as_sequence(inputs.data, source) for source in self._sources],
+            "dev": [_shortened(item, _DEV_FRAMES) for item in dev],
+            "val": [item for item in val_sequences(inputs.data, inputs.quick) if _has_large_people(item)],
+        }
+
+    def read_sequences(self, encoder: FrozenEncoder) -> None:
+        """The sequences as an encoder sees them."""
+        half, size = [0.5, 0.5, 0.5], dict(zip(("height", "width"), self._settings.sequence_size, strict=True))
+        options = {"size": size, "frame_rate": 12.5, "image_mean": half, "image_std": half}
+        processor, self._blank = KineTrackVideoProcessor(**options), BlankFrames(**options)
+        self._sequences = {
+            part: read_sequences(items, encoder, processor, self._inputs.cache) for part, items in self._wanted.items()
+        }
+
+    def describe_sequences(self) -> dict:
+        """What the report says of them; after `read_sequences`."""
+        return {
+            "train_sequence_frames": sum(len(maps.times) for maps in self._sequences["train"]),
+            "dev_sequence_frames": sum(len(maps.times) for maps in self._sequences["dev"]),
+            **describe_sequences(self._wanted["val"], STRETCH),
+        }
 
     def run_cell(self, variant: str, seed: int) -> dict:
         """See `Experiment.run_cell`."""
@@ -145,9 +163,10 @@ class JointExperiment(Experiment):
         settings = self._settings
         model = self.start(seed).build(cell.tasks, cell.spatial, cell.temporal)
         stages = attach_trained_stages(model)
-        pictures = [self._look(model, stages)] if seed == 0 else []
+        looks = self.keeps_pictures and seed == 0
+        pictures = [self._look(model, stages)] if looks else []
         learnt = train_jointly(model, stages, self._batches(cell, seed), settings, cell.learned, seed)
-        pictures += [self._look(model, stages)] if seed == 0 else []
+        pictures += [self._look(model, stages)] if looks else []
         found = {"training": learnt}
         if "actions" in cell.tasks:
             found["actions"] = measure_actions(model, stages, self._clips["val"], settings.action_frames)

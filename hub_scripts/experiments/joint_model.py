@@ -11,9 +11,10 @@ from torch import nn
 from ...configuration.configuration_kinetrack import KineTrackConfig
 from ...modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from ...processing.video_processing_kinetrack import KineTrackVideoProcessor
-from ..pretrained import load_backbone_weights
+from ..initialise import timm_backbone_config
+from ..pretrained import LITE0, load_backbone_weights
 
-FROZEN = 5  # of EfficientNet-Lite0's seven stages; the two of stride 32 learn
+FROZEN = 5  # of an EfficientNet-Lite's seven stages; the two of stride 32 learn
 MAPS = (2, 3)  # of timm's five: what the frozen stages give at strides 8 and 16
 SHARED = {  # parts that both tasks' gradients reach, by what their parameters' names contain
     "stage 6": ("backbone.blocks.5.",),
@@ -27,7 +28,7 @@ class TrainedStages(nn.Module):
     """Stands in for a backbone: its last stages, which go on from maps that were given beforehand.
 
     Args:
-        backbone: EfficientNet-Lite0 of a KineTrack model.
+        backbone: EfficientNet-Lite of a KineTrack model.
     """
 
     def __init__(self, backbone: nn.Module):
@@ -81,15 +82,17 @@ class Start:
 
     Attributes:
         seed: of the weights that are not ImageNet's.
-        weights: of EfficientNet-Lite0; None for random ones, for tests.
+        weights: of the encoder; None for random ones, for tests.
         labels: names of the actions.
         hidden_size: D.
+        network: timm's name of the encoder, an EfficientNet-Lite.
     """
 
     seed: int
     weights: str | None
     labels: list[str]
     hidden_size: int
+    network: str = LITE0
 
     def build(self, tasks: tuple[str, ...], spatial: bool = True, temporal: bool = True) -> KineTrackForVideoAnalysis:
         """A model with heads for some tasks; whatever it shares with those of other tasks is equal to the bit.
@@ -101,6 +104,7 @@ class Start:
         """
         torch.manual_seed(self.seed)
         options = {
+            "backbone_config": timm_backbone_config(self.network),
             "hidden_size": self.hidden_size,
             "id2label": dict(enumerate(self.labels)),
             "spatial_attention": spatial,

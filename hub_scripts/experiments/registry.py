@@ -13,6 +13,7 @@ _PLACES = {
     "long-video": ("long_video", "LongVideo"),
     "attention-window": ("attention_window", "AttentionWindow"),
     "backbone": ("backbone", "Backbone"),
+    "backbone-tracking": ("backbone_tracking", "BackboneTracking"),
     "sequence-length": ("sequence_length", "SequenceLength"),
     "sequence-length-fights": ("fight_length", "FightLength"),
     "sequence-length-tracking": ("tracking_length", "TrackingLength"),

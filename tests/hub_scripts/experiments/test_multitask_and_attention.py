@@ -1,7 +1,6 @@
 """Verdicts follow from the figures by rule, and both commands go from video to report."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -149,24 +148,6 @@ def test_figures_of_single_tasks_leave_the_other_out():
     del results.cells[0]["measures"]["tracking"]
     row = next(row for row in experiment.tables(results)[0].rows if row[0] == "actions")
     assert row[3:] == ["–"] * 5 and row[1] != "–"
-
-
-@pytest.fixture(scope="module")
-def joint_root(clips_root, tmp_path_factory, draw_frames, make_video):
-    """The made-up clips, and a sequence each to train on, in `dev` and in `val`."""
-    root = tmp_path_factory.mktemp("joint-data")
-    shutil.copytree(clips_root / "actions", root / "actions")
-    frames = draw_frames(20, 96, 64)
-    for name in ("train/WALKERS", "train/KITTI-17", "val/OTHERS"):
-        folder = root / "mot" / name
-        (folder / "gt").mkdir(parents=True)
-        make_video(folder / "video.mp4", frames)
-        lines = [f"{n},{p},{4 + 40 * (p - 1) + n},8,20,44,1,-1,-1,-1\n" for n in range(1, 21) for p in (1, 2)]
-        (folder / "gt" / "gt.txt").write_text("".join(lines))
-        (folder / "seqinfo.ini").write_text(
-            f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate=25\nseqLength=20\nimWidth=96\nimHeight=64\n"
-        )
-    return root
 
 
 @pytest.mark.filterwarnings("ignore:.*the result is empty")
