@@ -202,6 +202,19 @@ def test_backends_are_compared_with_pytorch(model_folder, monkeypatch, tmp_path)
     assert rows[0]["difference"] == 0 < rows[1]["difference"]
 
 
+def test_boxes_are_compared_where_the_same_objects_were_found():
+    said = {
+        "logits": torch.zeros(1, 3),
+        "features": torch.zeros(1, 2),
+        "boxes": torch.tensor([[[0.0, 0, 9, 9], [50, 50, 90, 90]]]),
+        "scores": torch.tensor([[0.9, 0.5]]),
+    }
+    moved = said | {"boxes": said["boxes"] + 0.25}
+    swapped = {name: tensor.flip(1) for name, tensor in said.items()} | {"scores": torch.tensor([[0.52, 0.9]])}
+    assert benchmark_speed._largest_difference(moved, said) == 0.25
+    assert benchmark_speed._largest_difference(swapped, said) == pytest.approx(0.02)
+
+
 def test_everything_that_is_measured_is_printed_and_drawn(tmp_path):
     from kinetrack.hub_scripts.benchmark_parts import make_preset, measure_form
 
