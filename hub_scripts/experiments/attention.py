@@ -26,11 +26,11 @@ class Attention(JointExperiment):
     )
     claim = f"a drop of {_CLAIMED} % without the hierarchical attention."
     variants = {
-        "none": Variant("cells and frames averaged with equal weights", 2.5),
-        "spatial": Variant("α learned, frames averaged", 2.5),
-        "temporal": Variant("cells averaged, β learned", 2.5),
-        REFERENCE: Variant("Eqs. 3 to 5 (the same training as `joint-fixed` of `multitask`)", 2.5),
-        TAUGHT: Variant("both, and α and the actor's action learn from the actor's box, as in `kinetrack train`", 2.5),
+        "none": Variant("cells and frames averaged with equal weights", 4.0),
+        "spatial": Variant("α learned, frames averaged", 4.0),
+        "temporal": Variant("cells averaged, β learned", 4.0),
+        REFERENCE: Variant("Eqs. 3 to 5 (the same training as `joint-fixed` of `multitask`)", 4.0),
+        TAUGHT: Variant("both, and α and the actor's action learn from the actor's box, as in `kinetrack train`", 4.0),
     }
     cells = {
         "none": JointCell(spatial=False, temporal=False),

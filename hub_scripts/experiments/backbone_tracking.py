@@ -74,9 +74,13 @@ class BackboneTracking(JointExperiment):
             for (name, score), gap in gaps.items()
         ]
         level = 100 * next(iter(gaps.values())).level
+        whole = [
+            f"{name} {results.values(name, 'tracking', 'whole', 'COMBINED', 'HOTA').mean():.1f}"
+            for name in results.variants()
+        ]
         return [
-            f"**Tracking.** Less that of {REFERENCE}, by {level:.4g} % intervals that hold together: "
-            f"{'; '.join(said)}.",
+            f"**Tracking.** Less that of {REFERENCE}, over stretches, by {level:.4g} % intervals that hold together: "
+            f"{'; '.join(said)}. HOTA of the whole, mean over seeds: {', '.join(whole)}.",
             f"**Not shown.** These are short trainings, {protocol['steps']} steps of {protocol['windows']} windows, "
             "with all but the last two stages of the encoder frozen. ResNets, MobileNetV3 and ConvNeXt-V2 are left "
             f"out: no weights of theirs are to be had. Tracking was measured on {tracked_on(results)} alone, in "
@@ -95,7 +99,10 @@ class BackboneTracking(JointExperiment):
             for (name, score), gap in gaps.items()
             if gap.excludes_zero
         ]
-        measured = f"short trainings, points of HOTA above {REFERENCE}: {', '.join(said)} (on {tracked_on(results)})"
+        measured = (
+            f"short trainings, points of HOTA above {REFERENCE} over stretches: {', '.join(said)} "
+            f"(on {tracked_on(results)})"
+        )
         return Summary(measured, ", ".join(shown) or "no difference from Lite0 was shown")
 
     def draw(self, results: Results, folder: Path) -> list[Plot]:

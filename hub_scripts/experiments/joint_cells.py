@@ -73,7 +73,8 @@ class JointExperiment(Experiment):
                 key: list(value) if isinstance(value, tuple) else value
                 for key, value in asdict(_settings(quick)).items()
             },
-            "weights_measured": "those after the last step; their number was fixed beforehand",
+            "weights_measured": "those after the last step; their number was fixed before these runs, but after "
+            "runs of 120 steps had been measured on val",
             "threshold": "detection score with the best F1 on dev",
             "sequences_measured": f"those of mot/val whose people are {_LEAST_HEIGHT:.0%} of the frame high in the "
             "median or more: a pilot hardly found smaller ones, which these trainings do not see",

@@ -104,7 +104,8 @@ def scope(results: Results, gaps: Iterable[Interval]) -> str:
     return (
         f"**Not shown.** These are short trainings: {protocol['steps']} steps of {protocol['action_clips']} clips and "
         f"{protocol['windows']} windows, on small frames, with all but the last two stages of the encoder frozen and "
-        f"no change of colours or scale; far from what kinetrack-nano was trained for. {data['val_clips']} clips of "
+        "no change of colours or scale; far from what kinetrack-nano was trained for. Their number was raised from "
+        f"120 after a look at what those had given on `val`. {data['val_clips']} clips of "
         f"{data['val_films']} films and {counts} seed{'' if counts == '1' else 's'} a variant; the widest interval "
         f"would not show a difference below {wide:.0f} points. Tracking was measured on {tracked_on(results)} alone, "
         f"in {len(data['stretches'])} stretches that follow one another, so its intervals are rough and say nothing of "

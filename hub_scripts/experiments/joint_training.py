@@ -37,8 +37,8 @@ class JointSettings:
         hidden_size: D of the model.
     """
 
-    steps: int = 120
-    warmup_steps: int = 12
+    steps: int = 360
+    warmup_steps: int = 36
     learning_rate: float = 2e-3
     backbone_learning_rate: float = 5e-4
     balance_rate: float = 3e-2

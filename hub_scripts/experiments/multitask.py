@@ -38,10 +38,10 @@ class Multitask(JointExperiment):
     )
     claim = "one encoder serves both tasks; what either gains or loses by being learned together is not reported."
     variants = {
-        "actions": Variant("actions alone", 1.5),
+        "actions": Variant("actions alone", 2.5),
         "tracking": Variant("tracking alone", 1.5),
-        "joint-fixed": Variant("both, weights of the configuration (the same training as `both` of `attention`)", 2.5),
-        "joint-learned": Variant("both, weights by learned uncertainty", 2.5),
+        "joint-fixed": Variant("both, weights of the configuration (the same training as `both` of `attention`)", 4.0),
+        "joint-learned": Variant("both, weights by learned uncertainty", 4.0),
     }
     cells = {
         "actions": JointCell(("actions",)),
