@@ -113,3 +113,13 @@ def test_regions_need_keypoint_maps_exactly_where_the_model_has_keypoints(model,
         model.attend_regions(features, boxes)
     with pytest.raises(ValueError, match="keypoint_logits"):
         make_model(keypoints=[]).attend_regions(features, boxes, None, torch.zeros(1, 3, 8, 12))
+
+
+def test_weights_that_are_kept_elsewhere_are_fetched(make_model, make_clip):
+    from accelerate import cpu_offload
+
+    model, clip = make_model(attention_window=4), make_clip(frames=4)
+    with torch.no_grad():
+        expected = model(clip).logits
+        cpu_offload(model, execution_device=torch.device("cpu"))
+        assert torch.equal(model(clip).logits, expected)
