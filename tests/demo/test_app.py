@@ -157,6 +157,8 @@ def one_visit(demo, path) -> dict:
     visitor = Client(demo.url, verbose=False)
     found = visitor.predict(video=handle_file(path), api_name="/analyze")
     visitor.close()
+    # Else the page's end might be noticed when the next visitor has uploaded the same file, which has the same place.
+    demo.context.workspaces.close(visitor.session_hash)
     return without_timing(found)
 
 
