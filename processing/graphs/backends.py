@@ -123,7 +123,7 @@ def load_exported(folder: Path, config, backend: str = "auto") -> AcceleratedMod
     files = {name: folder / file for name, file in description["graphs"].items()}
     engines = {
         # The small graphs leave the step's threads alone.
-        name: open_engine(path, backend, name in ("step", "regions"), None if name == "step" else 1)
+        name: open_engine(path, backend, fixed_sizes=name in ("step", "regions"), threads=None if name == "step" else 1)
         for name, path in files.items()
     }
     shapes = {entry["name"]: tuple(entry["shape"]) for entry in description["state"]}

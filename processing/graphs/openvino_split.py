@@ -121,17 +121,17 @@ def cut_model(model, given: Collection[str]) -> tuple:
         raise ValueError(f"There is nothing to cut off: this graph computes nothing from {', '.join(given)} alone.")
     ends, starts = [], []
     for index, (source, targets) in enumerate(edges):
-        shape, given = source.get_shape(), source
+        shape, told = source.get_shape(), source
         turned = len(shape) == 4 and shape[1] >= _CHANNELS_LAST
         if turned:
-            given = operators.transpose(source, np.array([0, 2, 3, 1])).output(0)
-        start = operators.parameter(given.get_shape(), given.get_element_type())
+            told = operators.transpose(source, np.array([0, 2, 3, 1])).output(0)
+        start = operators.parameter(told.get_shape(), told.get_element_type())
         start.output(0).set_names({f"{_CUT}{index}"})
         starts.append(start)
         taken = operators.transpose(start, np.array([0, 3, 1, 2])) if turned else start
         for target in targets:
             target.replace_source_output(taken.output(0))
-        ends.append(operators.result(given))
+        ends.append(operators.result(told))
     first = Model([*results[False], *ends], parameters[False], "first")
     return first, Model(results[True], [*parameters[True], *starts], "second")
 

