@@ -94,7 +94,7 @@ class OpenVinoEngine:
         kept = {name: tensor.contiguous() for name, tensor in feeds.items()}
         for name in self.inputs:
             request.set_tensor(name, self._openvino.Tensor(kept[name].numpy(), shared_memory=True))
-        request.infer()
+        request.infer(share_outputs=True)
         values = [request.get_output_tensor(index).data for index in range(len(self.outputs))]
         return {name: torch.from_numpy(value.copy()) for name, value in zip(self.outputs, values, strict=True)}
 

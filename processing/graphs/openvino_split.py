@@ -87,7 +87,7 @@ class Request:
         for index, (name, shape, kind) in enumerate(self._outputs):
             results[name] = torch.empty(shape, dtype=kind)
             self._request.set_output_tensor(index, _shared(results[name]))
-        self._request.infer()
+        self._request.infer(share_outputs=True)  # else every output would be copied once more
         return results
 
 
