@@ -74,8 +74,9 @@ class KineTrackConfig(PreTrainedConfig):
         keypoint_channels (`int`, *optional*, defaults to 64): Width of the head that finds keypoints.
         pose_channels (`int`, *optional*, defaults to 128): Width of the network over time that reads them.
         pose_dropout (`float`, *optional*, defaults to 0.3): Dropout in that network.
-        region_statistics (`bool`, *optional*, defaults to `False`):
-            Whether statistics of the encoder's features are remembered of every region and add to the logits.
+        statistics_channels (`int`, *optional*, defaults to 0):
+            Channels of the backbone's last map, if statistics of it and of the frame differences are remembered of
+            every region and add to the logits; 0: none are.
         num_propagation_layers (`int`, *optional*, defaults to 2):
             Blocks of parallel temporal propagation; 0 switches propagation off.
         temporal_kernel_size (`int`, *optional*, defaults to 3):
@@ -150,7 +151,7 @@ class KineTrackConfig(PreTrainedConfig):
     keypoint_channels: int = 64
     pose_channels: int = 128
     pose_dropout: float | int = 0.3
-    region_statistics: bool = False
+    statistics_channels: int = 0
     num_propagation_layers: int = 2
     temporal_kernel_size: int = 3
     bidirectional: bool = False
@@ -200,6 +201,7 @@ class KineTrackConfig(PreTrainedConfig):
     # Strides of the two grids; the pyramid is built for these and nothing else.
     output_stride = 8
     feature_stride = 16
+    statistics_stride = 32
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
@@ -256,12 +258,12 @@ class KineTrackConfig(PreTrainedConfig):
 
         f, x, y and concentration of every keypoint, and mean, deviation and soft maximum of what statistics are of.
         """
-        return self.hidden_size + 3 * len(self.keypoints) + 3 * self.statistics_channels
+        return self.hidden_size + 3 * len(self.keypoints) + 3 * self.cell_channels
 
     @property
-    def statistics_channels(self) -> int:
-        """Channels that region statistics are of: the encoder's features and the frame differences, or none."""
-        return self.hidden_size + self.motion_channels if self.region_statistics else 0
+    def cell_channels(self) -> int:
+        """Channels that region statistics are of: the backbone's last map and the frame differences, or none."""
+        return self.statistics_channels + self.motion_channels if self.statistics_channels else 0
 
     @property
     def summary_size(self) -> int:
@@ -275,7 +277,7 @@ class KineTrackConfig(PreTrainedConfig):
     @property
     def window_statistics_size(self) -> int:
         """Channels of the last part of a summary: mean, deviation and mean step of each of the region's statistics."""
-        return 9 * self.statistics_channels
+        return 9 * self.cell_channels
 
     def validate_architecture(self):
         """Checks combinations; called by `@strict` after every construction. Raises `ValueError` naming the field."""
@@ -293,8 +295,10 @@ class KineTrackConfig(PreTrainedConfig):
             raise ValueError(f"`keypoints` must be distinct names, got {self.keypoints}.")
         if self.keypoints and self.attention_window is None:
             raise ValueError("`keypoints` are followed through `attention_window`; it must be a number of frames.")
-        if self.region_statistics and self.attention_window is None:
-            raise ValueError("`region_statistics` are of an `attention_window`; it must be a number of frames.")
+        if self.statistics_channels < 0:
+            raise ValueError(f"`statistics_channels` must be at least 0, got {self.statistics_channels}.")
+        if self.statistics_channels and self.attention_window is None:
+            raise ValueError("`statistics_channels` are of an `attention_window`; it must be a number of frames.")
         if self.num_propagation_layers < 0:
             raise ValueError(f"`num_propagation_layers` must be at least 0, got {self.num_propagation_layers}.")
         if self.scan not in ("auto", "loop", "chunked"):

@@ -50,7 +50,7 @@ class EncoderAndHeads(nn.Module):
 
     def forward(self, frames: torch.Tensor):
         """(N, 3, H, W) to logits and detection maps."""
-        features, pyramid, _ = self.encoder(frames)
+        features, pyramid, *_ = self.encoder(frames)
         valid = torch.ones_like(features[:, :1])  # (N, 1, H/16, W/16)
         logits, _ = self.action_head(features.mean((2, 3)))
         return logits, self.tracking_head(pyramid, features, valid[:, 0] / valid[0].numel(), valid)

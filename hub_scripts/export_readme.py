@@ -150,7 +150,7 @@ def write_readme(folder: Path, description: dict, config, processor) -> None:
         "groups": f"; `group_logits.*` are {', '.join(config.label_groups)}" if config.label_groups else "",
         "rate": config.frame_rate,
         "keypoints": (", `keypoint_logits`" if config.keypoints else "")
-        + (", `cell_features`" if config.region_statistics else ""),
+        + (", `cell_features`" if config.statistics_channels else ""),
     }
     objects = _OBJECTS[mode].format(threshold=config.detection_threshold) if config.tracking_head else ""
     text = _HEAD.format(**values, objects=objects)

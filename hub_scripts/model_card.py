@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .atomic_files import write_atomically
+from .metrics.evaluation_report import ABLATION_NOTE, ablation_table
 from .model_card_text import CITATION, HEADINGS, PRIVACY, USE
 
 NOTES = "card_notes.md"
@@ -218,10 +219,10 @@ def _architecture(config, parameters: int, gflops: float, canvas: tuple[int, int
             [
                 [
                     "region statistics",
-                    f"of {config.statistics_channels} channels at stride 16, with a linear layer of their own",
+                    f"of {config.cell_channels} channels at stride 32, with a linear layer of their own",
                 ]
             ]
-            if config.region_statistics
+            if config.statistics_channels
             else []
         ),
         ["tracking head", f"centres at stride 8, embeddings of {config.embedding_size}"],
@@ -297,6 +298,8 @@ def _results(config, evaluation: dict, calibration: dict, named: dict) -> str:
             for group, scores in groups.items()
         ]
         parts.append(_table(["clips", "number", "top-1", "top-5", "mean over classes", "calibration error"], rows))
+    if "ablations" in evaluation:
+        parts += [f"Without parts of the model. {ABLATION_NOTE}", _table(*ablation_table(evaluation))]
     chosen = ("action_temperature", "action_threshold")
     if "dev_top1" in calibration and all(calibration[name] == getattr(config, name) for name in chosen):
         parts.append(

@@ -66,6 +66,7 @@ class DataSettings:
 
     Attributes:
         root: the data of kinetrack-nano, with `mot/` and `actions/`; not looked at when there is a `path`.
+        splits: folder with `val.txt` and `dev.txt`, what of `root` is held out; null takes the committed lists.
         path: data of one's own: tracking sequences (`data/sequences.py`), labelled clips (`data/layouts.py`), or both.
         dev_fraction: share of one's own data that is set aside to judge the model by, where they have no such part.
         cache: folder for decoded frames: quick, but every frame takes 3 bytes a pixel; null decodes again and again.
@@ -77,6 +78,7 @@ class DataSettings:
     """
 
     root: str = "data"
+    splits: str | None = None
     path: str | None = None
     dev_fraction: float = 0.1
     cache: str | None = "runs/cache"

@@ -10,6 +10,7 @@ finds joints better than it ever will again. How much the movement counts agains
 the temperature of both together, are what makes the `dev` clips likeliest; `kinetrack calibrate` follows.
 """
 
+import os
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from .data.batches import collate
 from .data.clips import ActionClips
 from .data.keypoints import JOINTS, MIRRORED
 from .data.sources import ACTION_SET, action_sources, film_names
+from .data.splits import SPLITS_DIR
 from .teaching_command import teach_from_command_line
 from .train_model import locate_checkpoint
 
@@ -104,7 +106,7 @@ def keep_clips(model, clips: ActionClips, settings: Settings, folder: Path) -> K
     rows = []
     loader = DataLoader(clips, sampler=order, batch_size=1, collate_fn=collate, num_workers=1)
     for number, batch in enumerate(tqdm(loader, desc="encoding", unit="clip")):
-        _, pyramid, _ = encode(batch.pop("pixel_values_videos")[0])
+        _, pyramid, *_ = encode(batch.pop("pixel_values_videos")[0])
         pyramids[number] = pyramid.half().numpy()
         batch = deepcopy(batch)  # kept as they come, the worker's tensors would each hold an open file
         cells = batch["pixel_mask"][:, 4::8, 4::8]
@@ -212,12 +214,12 @@ def train_movement(model, poses: torch.Tensor, seen: torch.Tensor, actions: torc
     model.eval()
 
 
-def dev_logits(model, data: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def dev_logits(model, data: str, splits: str | os.PathLike) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of N dev clips: logits without the movement (2, N, C), of the movement alone (2, N, C), and classes (N,).
 
     The first are seen in the actor's box, the second in the whole frame.
     """
-    sources = action_sources(data, "dev", sets=(ACTION_SET,))
+    sources = action_sources(data, "dev", splits=splits, sets=(ACTION_SET,))
     summary, wanted = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "dev")
     with torch.inference_mode():
         return (
@@ -233,13 +235,16 @@ def choose_share(still: torch.Tensor, moving: torch.Tensor, wanted: torch.Tensor
     return float(added / before), float(1 / before)
 
 
-def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Module, object, dict]:
+def train_poses(
+    checkpoint: str, data: str, settings: Settings, splits: str | os.PathLike = SPLITS_DIR
+) -> tuple[nn.Module, object, dict]:
     """A model with poses, its processor, and what the dev clips said.
 
     Args:
         checkpoint: folder, name or Hub id of a trained model.
         data: root of the data, with `train_keypoints`.
         settings: of the run.
+        splits: folder of `val.txt` and `dev.txt`.
 
     Raises:
         ValueError: training clips without keypoints.
@@ -247,7 +252,8 @@ def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Modu
     _, processor = load_model(checkpoint)
     model = KineTrackForVideoAnalysis.from_pretrained(locate_checkpoint(checkpoint), keypoints=JOINTS).eval()
     model.requires_grad_(False)
-    sources = [source for source in action_sources(data, "train", sets=(ACTION_SET,)) if source.keypoints is not None]
+    sources = action_sources(data, "train", splits=splits, sets=(ACTION_SET,))
+    sources = [source for source in sources if source.keypoints is not None]
     if not sources:
         raise ValueError(f"No training clip below {data} has keypoints; run `hub_scripts.data.keypoints` first.")
     with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +273,7 @@ def train_poses(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Modu
     seen = torch.cat([kept.boxes.isfinite().all(-1) & kept.masks, kept.masks])
     train_movement(model, torch.cat(poses.unbind(2)), seen, kept.actions.repeat(2), settings)
     model.requires_grad_(True)
-    still, moving, wanted = dev_logits(model, data)
+    still, moving, wanted = dev_logits(model, data, splits)
     share, temperature = choose_share(still, moving, wanted)
     for parameter in model.action_head.movement_classifier.parameters():
         parameter.data.mul_(share)

@@ -10,6 +10,7 @@ from .data.layouts import choose_part, class_names, list_clips, recognise_layout
 from .data.listed_clips import ListedClips
 from .data.sequences import find_sequences, list_sequences, object_classes
 from .data.sources import action_names, action_sources, has_keypoints, mot_sources
+from .data.splits import SPLITS_DIR
 from .train_config import DataSettings, StreamSettings, TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -67,14 +68,17 @@ def open_data(settings: TrainConfig) -> dict[str, TaskData]:
 def _root_sequences(data: DataSettings) -> TaskData:
     known = action_names(data.root) if data.actions.batch_size else []
     walking = {"labels": known.index("walk"), "group_labels": {"fight": 0}} if "walk" in known else None
-    return TaskData({}, lambda part: mot_sources(data.root, part, data.cache), {"walking": walking})
+    return TaskData(
+        {}, lambda part: mot_sources(data.root, part, data.cache, data.splits or SPLITS_DIR), {"walking": walking}
+    )
 
 
 def _root_actions(data: DataSettings) -> TaskData:
     labels = {"id2label": dict(enumerate(action_names(data.root))), "label_groups": _GROUPS}
     if has_keypoints(data.root):
         labels["keypoints"] = JOINTS
-    return TaskData(labels, lambda part: action_sources(data.root, part, data.cache))
+    splits = data.splits or SPLITS_DIR
+    return TaskData(labels, lambda part: action_sources(data.root, part, data.cache, splits))
 
 
 def _own_sequences(path: str, stream: StreamSettings, data: DataSettings) -> TaskData | None:

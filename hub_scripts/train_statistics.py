@@ -10,6 +10,7 @@ who walk. All else stays as it was, but for how much its parts count: what makes
 calibrate` follows.
 """
 
+import os
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from .clip_summaries import VARIED, choose_weights, plain_clips, summarise_clips
 from .data.augmentation import ClipForm
 from .data.clips import NO_LABEL, ActionClips, MotClips
 from .data.sources import ACTION_SET, action_names, action_sources, mot_sources
+from .data.splits import SPLITS_DIR
 from .teaching_command import teach_from_command_line
 
 _FAR = replace(VARIED, scale=(0.2, 0.6))
@@ -45,8 +47,8 @@ class Settings:
         compile: encode with `torch.compile`, which takes a while to begin and is about twice as fast.
     """
 
-    far_passes: int = 1
-    walker_passes: int = 2
+    far_passes: int = 2
+    walker_passes: int = 1
     penalty: float = 2.0
     seed: int = 0
     compile: bool = False
@@ -58,10 +60,10 @@ def with_statistics(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: it has them already.
     """
-    if model.config.region_statistics:
+    if model.config.statistics_channels:
         raise ValueError("This model has region statistics already; start from the one it was made from.")
     config = deepcopy(model.config)
-    config.region_statistics = True
+    config.statistics_channels = model.kinetrack.encoder.channels[2]
     new = KineTrackForVideoAnalysis(config).eval()
     kept = model.state_dict()
     classifier = new.action_head.movement_classifier
@@ -97,13 +99,16 @@ def fit_reader(statistics: np.ndarray, actions: np.ndarray, penalty: float) -> t
     return weight, reader.intercept_ - weight @ scaler.mean_
 
 
-def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn.Module, object, dict]:
+def train_statistics(
+    checkpoint: str, data: str, settings: Settings, splits: str | os.PathLike = SPLITS_DIR
+) -> tuple[nn.Module, object, dict]:
     """A model that reads region statistics, its processor, and what the dev clips said.
 
     Args:
         checkpoint: folder, name or Hub id of a trained model.
         data: root of the data.
         settings: of the run.
+        splits: folder of `val.txt` and `dev.txt`.
 
     Raises:
         ValueError: the model has region statistics already, or a class has no clip.
@@ -112,28 +117,31 @@ def train_statistics(checkpoint: str, data: str, settings: Settings) -> tuple[nn
     model = with_statistics(old)
     if settings.compile:
         model.kinetrack.encoder.compile()
-    sources = [clip for clip in action_sources(data, "train", sets=(ACTION_SET,)) if clip.actor is not None]
+    sources = action_sources(data, "train", splits=splits, sets=(ACTION_SET,))
+    sources = [clip for clip in sources if clip.actor is not None]
     size = model.config.window_statistics_size
     summary, actions = summarise_clips(model, plain_clips(sources, model.config.frame_rate), "as they are")
     rows = [(summary[..., -size:].flatten(0, 1), actions.repeat(2))]
     window = {"num_frames": model.config.attention_window}
     far, walkers = replace(_FAR, **window), replace(_WALKERS, **window)
     varied = [ActionClips(sources, far, seed=settings.seed + 1 + turn) for turn in range(settings.far_passes)]
-    varied += [walking_clips(data, walkers, settings.seed + turn) for turn in range(settings.walker_passes)]
+    varied += [walking_clips(data, walkers, settings.seed + turn, splits) for turn in range(settings.walker_passes)]
     for turn, clips in enumerate(varied, 1):  # cut and scaled, so that only what is in the box stays comparable
         summary, actions = summarise_clips(model, clips, f"varied, {turn} of {len(varied)}")
         rows.append((summary[0, :, -size:], actions))
     weight, bias = fit_reader(*(np.concatenate(parts) for parts in zip(*rows, strict=True)), settings.penalty)
-    return model, processor, weigh_parts(model, data, torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+    dev = plain_clips(action_sources(data, "dev", splits=splits, sets=(ACTION_SET,)), model.config.frame_rate)
+    return model, processor, weigh_parts(model, dev, torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
 
 
-def walking_clips(data: str, form: ClipForm, seed: int) -> Subset:
+def walking_clips(data: str, form: ClipForm, seed: int, splits: str | os.PathLike = SPLITS_DIR) -> Subset:
     """Clips of people who walk, labelled so.
 
     Args:
         data: root of the data, with `mot/`.
         form: of the clips.
         seed: of the variation.
+        splits: folder of `val.txt` and `dev.txt`.
 
     Raises:
         ValueError: there are none, or nothing among the actions is called "walk".
@@ -143,7 +151,7 @@ def walking_clips(data: str, form: ClipForm, seed: int) -> Subset:
         raise ValueError("No action is called 'walk', so nobody can be shown to walk: give --walker-passes 0.")
     walking = {"labels": names.index("walk")}
     clips, kept = None, []
-    if sources := mot_sources(data):
+    if sources := mot_sources(data, splits=splits):
         clips = MotClips(sources, form, anchor_stride=_WALKER_STRIDE, seed=seed, walking=walking)
         kept = [index for index in range(len(clips)) if clips[index]["labels"] != NO_LABEL]
     if not kept:
@@ -151,12 +159,12 @@ def walking_clips(data: str, form: ClipForm, seed: int) -> Subset:
     return Subset(clips, kept)
 
 
-def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.Tensor) -> dict:
+def weigh_parts(model: nn.Module, clips: ActionClips, weight: torch.Tensor, bias: torch.Tensor) -> dict:
     """Puts the statistics' reader into the model, and all parts to the weights that make the dev clips likeliest.
 
     Args:
         model: from `with_statistics`, changed in place.
-        data: root of the data.
+        clips: of the dev list.
         weight: (C, S) from `fit_reader`.
         bias: (C,) likewise.
 
@@ -164,7 +172,6 @@ def weigh_parts(model: nn.Module, data: str, weight: torch.Tensor, bias: torch.T
         Top-1 of the dev clips and the factors, by part.
     """
     head, size = model.action_head, model.action_head.size
-    clips = plain_clips(action_sources(data, "dev", sets=(ACTION_SET,)), model.config.frame_rate)
     summary, wanted = summarise_clips(model, clips, "dev")
     with torch.no_grad():
         parts = {"look": head(summary[..., :size])[0], "movement": head.classify_movement(summary)}

@@ -84,7 +84,7 @@ class HierarchicalAttention(nn.Module):
         self.temporal_projection = nn.Linear(config.hidden_size, 1, bias=False)  # w_tau
         self.size = config.hidden_size
         self.pose_encoder = PoseEncoder(config) if config.keypoints else None
-        self.pose_size, self.statistics_size = 3 * len(config.keypoints), 3 * config.statistics_channels
+        self.pose_size, self.statistics_size = 3 * len(config.keypoints), 3 * config.cell_channels
 
     def attend_space(
         self, features: torch.Tensor, overlap: torch.Tensor

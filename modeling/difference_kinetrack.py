@@ -31,7 +31,7 @@ class MotionEncoder(nn.Module):
     def __init__(self, config, in_channels: int):
         super().__init__()
         channels = config.motion_channels
-        self.reach, self.measured = config.motion_reach, config.region_statistics
+        self.reach, self.measured = config.motion_reach, bool(config.statistics_channels)
         displacements = (2 * self.reach + 1) ** 2 if self.reach else 0
         self.reduce = nn.Conv2d(in_channels, channels, 1, bias=False)  # W_r
         self.norm = ChannelNorm(channels, config.layer_norm_eps)
@@ -58,8 +58,8 @@ class MotionEncoder(nn.Module):
             has_previous: (B,) bool, False where the stream has not begun and `previous` means nothing.
 
         Returns:
-            (B * T, D, H/16, W/16), r of the last valid frame (B, M, H/8, W/8), and |d| (B * T, M, H/16, W/16), each
-            coarse cell with the mean of its four fine ones; None if the model has no region statistics.
+            (B * T, D, H/16, W/16), r of the last valid frame (B, M, H/8, W/8), and |d| (B * T, M, H/32, W/32), each
+            coarse cell with the mean of its sixteen fine ones; None if the model has no region statistics.
         """
         present = self.norm(self.reduce(fine))  # (BT, M, H/8, W/8)
         present = present.unflatten(0, (batch, -1))  # (B, T, M, H/8, W/8)
@@ -76,7 +76,7 @@ class MotionEncoder(nn.Module):
             moving = torch.cat([moving, seen], dim=1)
         moving = self.output(F.relu(self.mix(moving)))  # (BT, D, H/16, W/16)
         last = keep_last_valid(sequence, 1, frame_mask).squeeze(1)
-        size = F.avg_pool2d(change.abs(), 2) if self.measured else None
+        size = F.avg_pool2d(change.abs(), 4) if self.measured else None
         return moving * self.gain[:, None, None], last, size
 
 

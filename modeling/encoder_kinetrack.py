@@ -91,14 +91,15 @@ class SpatialEncoder(GradientCheckpointingLayer):
                 module.eval()
         return self
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """Encodes frames one by one.
 
         Args:
             frames: (N, 3, H, W), H and W multiples of 32.
 
         Returns:
-            F (N, D, H/16, W/16); P (N, D, H/8, W/8), or None without a pyramid; and the backbone's own stride-8 map.
+            F (N, D, H/16, W/16); P (N, D, H/8, W/8), or None without a pyramid; and the backbone's own maps at strides
+            8 and 32.
 
         Raises:
             ValueError: H or W is no multiple of 32, or the backbone's strides are not 8, 16 and 32.
@@ -125,8 +126,8 @@ class SpatialEncoder(GradientCheckpointingLayer):
         middle = self.middle_lateral(middle) + _upsample(self.coarse_lateral(coarse))  # (N, D, H/16, W/16)
         features = self.smooth_features(middle)
         if self.fine_lateral is None:
-            return features, None, fine
-        return features, self.smooth_pyramid(self.fine_lateral(fine) + _upsample(middle)), fine
+            return features, None, fine, coarse
+        return features, self.smooth_pyramid(self.fine_lateral(fine) + _upsample(middle)), fine, coarse
 
 
 def _upsample(inputs: torch.Tensor) -> torch.Tensor:

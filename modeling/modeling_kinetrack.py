@@ -32,6 +32,11 @@ class KineTrackModel(KineTrackPreTrainedModel):
     def __init__(self, config: KineTrackConfig, with_pyramid: bool = True):
         super().__init__(config)
         self.encoder = SpatialEncoder(config, with_pyramid or bool(config.keypoints))
+        if config.statistics_channels not in (0, self.encoder.channels[2]):
+            raise ValueError(
+                f"`statistics_channels` must be 0 or those of the backbone's last map, {self.encoder.channels[2]}, got "
+                f"{config.statistics_channels}."
+            )
         self.keypoint_head = KeypointHead(config) if config.keypoints else None
         self.motion = MotionEncoder(config, self.encoder.channels[0]) if config.motion_channels else None
         self.propagation = nn.ModuleList([TemporalPropagation(config) for _ in range(config.num_propagation_layers)])
@@ -74,11 +79,11 @@ class KineTrackModel(KineTrackPreTrainedModel):
             frames = frames * frame_mask[:, :, None, None, None].to(frames.dtype)
         if self.encoder.gradient_checkpointing and self.training and not frames.requires_grad:
             frames = frames.detach().requires_grad_()  # reentrant checkpoints pass gradients only to such inputs
-        features, pyramid, fine = self.encoder(frames.flatten(0, 1))
+        features, pyramid, fine, cells = self.encoder(frames.flatten(0, 1))
         keypoint_logits = None
         if self.keypoint_head is not None:
             (keypoint_logits,) = in_pieces(lambda maps: (self.keypoint_head(maps),), pyramid)  # (BT, K, H8, W8)
-        motion_memory, cells = None, features  # cells: what statistics are of
+        motion_memory = None
         if self.motion is not None:
             past = (None, None) if state is None else (state.motion, state.scores[:, -1] > float("-inf"))
             change, motion_memory, difference = self.motion(fine, batch, frame_mask, *past)
@@ -111,8 +116,10 @@ class KineTrackModel(KineTrackPreTrainedModel):
             area = (pixel_mask, None, batch, height, width, features.device, self.config.output_stride)
             whole = self.region_overlap(*area).repeat_interleave(length, dim=0)  # (BT, 1, H8, W8)
             pooled = self._with_poses(pooled, keypoint_logits, whole)
-        if self.config.region_statistics:
-            statistics = region_statistics(cells, overlap.repeat_interleave(length, dim=0))
+        if self.config.statistics_channels:
+            area = (pixel_mask, None, batch, height, width, features.device, self.config.statistics_stride)
+            shares = self.region_overlap(*area).to(features.dtype)  # (B, 1, H32, W32)
+            statistics = region_statistics(cells, shares.repeat_interleave(length, dim=0))
             pooled = torch.cat([pooled, statistics], dim=-1)
         beta, summary, memory = self.attention.attend_time(
             scores.view(batch, length),
@@ -124,7 +131,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             last_hidden_state=features.flatten(0, 1).permute(0, 3, 1, 2).unflatten(0, (batch, length)),
             pyramid_features=None if pyramid is None else pyramid.unflatten(0, (batch, length)),
             keypoint_logits=None if keypoint_logits is None else keypoint_logits.unflatten(0, (batch, length)),
-            cell_features=cells.unflatten(0, (batch, length)) if self.config.region_statistics else None,
+            cell_features=cells.unflatten(0, (batch, length)) if self.config.statistics_channels else None,
             pooler_output=summary,
             spatial_attention=alpha.squeeze(1).unflatten(0, (batch, length)),
             temporal_attention=beta,
@@ -217,7 +224,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
             boxes: (B, R, 4) xyxy in pixels of the model input.
             pixel_mask: (B, H, W) or None.
             keypoint_logits: of the same frames, (B, K, H/8, W/8); a model with keypoints needs them.
-            cell_features: of the same frames, (B, S, H/16, W/16); a model with region statistics needs them.
+            cell_features: of the same frames, (B, S, H/32, W/32); a model with region statistics needs them.
 
         Returns:
             Scores w_tau . f (B, R), -inf for boxes outside the frame, and f (B, R, D); with keypoints or statistics
@@ -228,7 +235,7 @@ class KineTrackModel(KineTrackPreTrainedModel):
         """
         for name, maps, wanted in (
             ("keypoint_logits", keypoint_logits, bool(self.config.keypoints)),
-            ("cell_features", cell_features, self.config.region_statistics),
+            ("cell_features", cell_features, bool(self.config.statistics_channels)),
         ):
             if (maps is not None) != wanted:
                 raise ValueError(f"This model takes {'its' if wanted else 'no'} `{name}` of the same frames here.")
@@ -241,7 +248,9 @@ class KineTrackModel(KineTrackPreTrainedModel):
             near = (pixel_mask, widened(boxes), len(features), height, width, features.device)
             pooled = self._with_poses(pooled, keypoint_logits, self.region_overlap(*near, self.config.output_stride))
         if cell_features is not None:
-            pooled = torch.cat([pooled, region_statistics(cell_features, overlap)], dim=-1)
+            area = (pixel_mask, boxes, len(features), height, width, features.device, self.config.statistics_stride)
+            shares = self.region_overlap(*area).to(features.dtype)
+            pooled = torch.cat([pooled, region_statistics(cell_features, shares)], dim=-1)
         return scores, pooled
 
     def _with_poses(self, pooled, keypoint_logits, weight):

@@ -81,7 +81,7 @@ class KineTrackModelOutput(ModelOutput):
         last_hidden_state (`(B, T, D, H/16, W/16)`): F after propagation.
         pyramid_features (`(B, T, D, H/8, W/8)`, *optional*): P.
         keypoint_logits (`(B, T, K, H/8, W/8)`, *optional*): of the model's `keypoints`.
-        cell_features (`(B, T, S, H/16, W/16)`, *optional*): what `region_statistics` are of, the encoder's features and
+        cell_features (`(B, T, S, H/32, W/32)`, *optional*): what region statistics are of, the backbone's last map and
             the size of the frame differences.
         pooler_output (`(B, D)`): R, the representation seen from the last valid frame; with keypoints or region
             statistics `(B, config.summary_size)`, movement and statistics behind R.

@@ -1,12 +1,12 @@
-"""What a region looks like and how it changes: statistics of the encoder's features over its cells and over time.
+"""What a region looks like and how it changes: statistics of the backbone's last map over its cells and over time.
 
 F has been through propagation and attention, which learn from the labels alone, and a few hundred clips are soon
-learned by heart. The encoder's own features E are closer to the pictures, so their statistics are remembered beside f,
+learned by heart. The backbone's last map E is closer to the pictures, so its statistics are remembered beside f,
 with those of s_t = |r_t - r_{t-1}|, the size of the frame differences, and how they go through the window is read by a
 linear layer of its own. With w the share of a cell x that lies in the region, and sums over all cells:
 
     m = sum_x w(x) E(x) / sum_x w(x)        d = sqrt(sum_x w(x) E(x)^2 / sum_x w(x) - m^2 + 0.01)
-    u = log(sum_x w(x) exp(4 E(x)) / sum_x w(x)) / 4
+    u = log(sum_x w(x) exp(E(x)) / sum_x w(x))
 
 Of each of them the window has its mean and, which tell of movement, its standard deviation and its mean step |x_t -
 x_{t-1}| from one frame to the next.
@@ -18,7 +18,6 @@ soft maximum, after log-sum-exp pooling (arXiv 1411.6228). Over cells all of it 
 import torch
 
 STATISTICS = 3  # of a channel over cells: m, d and u
-_SHARPNESS = 4.0  # of the soft maximum
 _LARGEST = 60.0  # exponent of the soft maximum, so that no exponential overflows
 _FLOOR = 0.01  # of a variance: below it, rounding decides
 
@@ -36,13 +35,13 @@ def region_statistics(maps: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     precise = torch.promote_types(maps.dtype, torch.float32)
     cells = maps.detach().flatten(2).transpose(1, 2).to(precise)  # (N, G, S)
     shares = weight.detach().flatten(2).to(precise)  # (N, R, G)
-    exponentials = (_SHARPNESS * cells).clamp(-_LARGEST, _LARGEST).exp()
+    exponentials = cells.clamp(-_LARGEST, _LARGEST).exp()
     total = shares.sum(-1, keepdim=True)  # (N, R, 1)
     there = (total > 0).to(precise)
     sums = shares @ torch.cat([cells, cells.square(), exponentials], dim=-1) / total.clamp(min=1e-6)  # (N, R, 3S)
     mean, square, soft = sums.chunk(STATISTICS, dim=-1)
     spread = ((square - mean.square()).clamp(min=0) + _FLOOR).sqrt()
-    highest = soft.clamp(min=torch.finfo(precise).tiny).log() / _SHARPNESS
+    highest = soft.clamp(min=torch.finfo(precise).tiny).log()
     return (torch.cat([mean, spread, highest], dim=-1) * there).to(maps.dtype)
 
 

@@ -469,7 +469,7 @@ class KineTrackSession:
     def _attend(self, output, boxes):
         """`attend_regions` in (N, 4) boxes of the original frame: scores (N,) and what is remembered of each (N, …)."""
         features = output.last_hidden_state[:, 0]  # (1, D, H16, W16)
-        extra = (output.keypoint_logits, output.cell_features)  # (1, 1, K, H8, W8), (1, 1, S, H16, W16), or None
+        extra = (output.keypoint_logits, output.cell_features)  # (1, 1, K, H8, W8), (1, 1, S, H32, W32), or None
         extra = (None if maps is None else maps[:, 0] for maps in extra)
         scaled = torch.from_numpy(boxes).to(features.device) * self._scale
         scores, pooled = self.model.attend_regions(features, scaled[None], self._pixel_mask, *extra)

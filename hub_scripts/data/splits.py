@@ -16,6 +16,7 @@ import os
 import re
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ..atomic_files import write_atomically
@@ -102,39 +103,96 @@ def split_clips(clips: dict[str, list[str]], seed: int = 0) -> dict[str, set[str
     Returns:
         `{"val": {...}, "dev": {...}}` of `class/file name`.
     """
-    keys = {source_key(name, label) for label, names in clips.items() for name in names}
-    group_of = group_sources(keys)
-    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for label, names in clips.items():
-        for name in names:
-            members[group_of[source_key(name, label)]].append((label, name))
-    order = sorted(members, key=lambda group: zlib.crc32(f"{seed}/{group}".encode()))
-    drawn: dict[str, set[str]] = {}
-    for part in ("val", "dev"):
-        target = {label: FRACTIONS[part] * len(names) for label, names in clips.items()}
+    films = _Films(clips, seed)
+    val = films.draw(FRACTIONS["val"])
+    return {"val": films.clips(val), "dev": films.clips(films.draw(FRACTIONS["dev"], without=val))}
+
+
+def fold_clips(clips: dict[str, list[str]], folds: int, seed: int = 0) -> list[dict[str, set[str]]]:
+    """Draws whole sources into folds, each of them `val` once, with a `dev` from the other folds.
+
+    The first fold is what `split_clips` draws, so that with five folds a model that is trained already serves as well.
+
+    Args:
+        clips: File names by class.
+        folds: How many.
+        seed: Another seed, another draw.
+
+    Returns:
+        For each fold what `split_clips` gives.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # not needed where lists are only read
+
+    first = split_clips(clips, seed)
+    names = [f"{label}/{name}" for label in sorted(clips) for name in sorted(clips[label])]
+    rest = [name for name in names if name not in first["val"]]
+    films = _Films(clips, seed)
+    parted = StratifiedGroupKFold(folds - 1, shuffle=True, random_state=seed).split(
+        rest, [name.partition("/")[0] for name in rest], [films.film(*name.split("/")) for name in rest]
+    )
+    drawn = [first]
+    for _, places in parted:
+        val = {rest[place] for place in places}
+        held = {films.film(*name.split("/")) for name in val}
+        drawn.append({"val": val, "dev": films.clips(films.draw(FRACTIONS["dev"], without=held))})
+    return drawn
+
+
+class _Films:
+    """Clips by the film they were cut from, in an order of drawing that only names and the seed decide."""
+
+    def __init__(self, clips: dict[str, list[str]], seed: int):
+        self._group_of = group_sources({source_key(name, label) for label, names in clips.items() for name in names})
+        self._members: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for label, names in clips.items():
+            for name in names:
+                self._members[self.film(label, name)].append((label, name))
+        self._totals = {label: len(names) for label, names in clips.items()}
+        self._order = sorted(self._members, key=lambda film: zlib.crc32(f"{seed}/{film}".encode()))
+
+    def film(self, label: str, name: str) -> str:
+        """What a clip was cut from."""
+        return self._group_of[source_key(name, label)]
+
+    def draw(self, fraction: float, without: Collection[str] = ()) -> list[str]:
+        """Films, in their order, that bring every class close to its fraction."""
+        target = {label: fraction * total for label, total in self._totals.items()}
         count: Counter[str] = Counter()
-        drawn[part] = set()
-        for group in list(order):
-            size = Counter(label for label, _ in members[group])
+        drawn = []
+        for film in self._order:
+            size = Counter(label for label, _ in self._members[film])
             # Squared distance from the target, relative to the class: accept what brings it down.
             change = sum(
                 ((count[c] + n - target[c]) ** 2 - (count[c] - target[c]) ** 2) / target[c] for c, n in size.items()
             )
-            if change < 0:
+            if change < 0 and film not in without:
                 count += size
-                drawn[part] |= {f"{label}/{name}" for label, name in members[group]}
-                order.remove(group)
-    return drawn
+                drawn.append(film)
+        return drawn
+
+    def clips(self, films: Iterable[str]) -> set[str]:
+        """`class/file name` of all clips of these films."""
+        return {f"{label}/{name}" for film in films for label, name in self._members[film]}
 
 
-def make_splits(root: str | os.PathLike) -> dict[str, list[str]]:
+def make_splits(root: str | os.PathLike, fold: int | None = None, folds: int = 5) -> dict[str, list[str]]:
     """Makes both lists for a data root with `actions/jhmdb`, `actions/surveillance_fight` and `mot`.
 
     Folders that are not there are left out.
 
+    Args:
+        root: Data root.
+        fold: From 1: the JHMDB clips of this fold as `val` instead, see `fold_clips`; the rest stays as it is.
+        folds: How many there are.
+
     Returns:
         `{"val": [...], "dev": [...]}` of sorted items.
+
+    Raises:
+        ValueError: No such fold.
     """
+    if fold is not None and not 1 <= fold <= folds:
+        raise ValueError(f"fold={fold}: expected 1 to {folds}.")
     root = Path(root)
     lists: dict[str, list[str]] = {"val": [], "dev": []}
     jhmdb = root / "actions/jhmdb/train"
@@ -144,7 +202,8 @@ def make_splits(root: str | os.PathLike) -> dict[str, list[str]]:
             for folder in sorted(jhmdb.iterdir())
             if folder.is_dir()
         }
-        for part, names in split_clips(clips).items():
+        drawn = split_clips(clips) if fold is None else fold_clips(clips, folds)[fold - 1]
+        for part, names in drawn.items():
             lists[part] += [f"actions/jhmdb/train/{name}" for name in names]
     for part, blocks in _FIGHT_BLOCKS.items():
         for (label, letters), ranges in blocks.items():
@@ -180,9 +239,11 @@ def parse_item(item: str) -> tuple[str, tuple[int, int] | None]:
     return (match[1], (int(match[2]), int(match[3]))) if match else (item, None)
 
 
-def write_splits(root: str | os.PathLike, folder: str | os.PathLike = SPLITS_DIR) -> dict[str, list[str]]:
-    """Makes both lists and writes them as `val.txt` and `dev.txt`, replacing what is there."""
-    lists = make_splits(root)
+def write_splits(
+    root: str | os.PathLike, folder: str | os.PathLike = SPLITS_DIR, fold: int | None = None, folds: int = 5
+) -> dict[str, list[str]]:
+    """Makes both lists as `make_splits` does and writes them as `val.txt` and `dev.txt`, replacing what is there."""
+    lists = make_splits(root, fold, folds)
     purpose = {"val": "for figures only, never trained on", "dev": "for choosing checkpoints, thresholds, temperatures"}
     for part, items in lists.items():
         header = (
@@ -199,8 +260,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the val and dev lists again.")
     parser.add_argument("root", help="data folder with actions/ and mot/")
     parser.add_argument("--folder", default=SPLITS_DIR, help="where to write val.txt and dev.txt")
+    parser.add_argument("--fold", type=int, help="number of a fold, from 1, that is val instead; needs a --folder")
+    parser.add_argument("--folds", type=int, default=5, help="how many folds there are")
     arguments = parser.parse_args()
-    for part, items in write_splits(arguments.root, arguments.folder).items():
+    if arguments.fold and arguments.folder == SPLITS_DIR:
+        parser.error("--fold writes other lists than those that come with KineTrack: give a --folder for them.")
+    for part, items in write_splits(arguments.root, arguments.folder, arguments.fold, arguments.folds).items():
         print(part, len(items))
 
 

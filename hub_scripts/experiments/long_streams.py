@@ -39,13 +39,13 @@ class EncodedFrames(nn.Module):
         for start in range(0, len(frames), 4):
             images = torch.from_numpy(frames[start : start + 4]).permute(0, 3, 1, 2)  # (n, 3, h, w)
             images = transforms.resize(images, list(size), antialias=True).float().sub_(mean).div_(std)
-            features, _, fine = encoder(images)
+            features, _, fine, *_ = encoder(images)
             maps.append((features, fine))
         self.features, self.fine = (torch.cat(parts) for parts in zip(*maps, strict=True))
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
-        """The maps of the frames named by `wanted`, whatever is given."""
-        return self.features[self.wanted], None, self.fine[self.wanted]
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor, None]:
+        """The maps of the frames named by `wanted`, whatever is given; none for the heads and statistics left out."""
+        return self.features[self.wanted], None, self.fine[self.wanted], None
 
 
 def read_spans(
@@ -94,7 +94,7 @@ def shuffled_passes(spans: Sequence[tuple[int, int]], count: int, seed: int) -> 
 def without_poses(model: nn.Module) -> nn.Module:
     """The same model reading R alone: what these experiments ask about, without keypoints and region statistics."""
     config = deepcopy(model.config)
-    config.keypoints, config.region_statistics = [], False
+    config.keypoints, config.statistics_channels = [], 0
     plain = type(model)(config)
     own = plain.state_dict()
     plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in own})

@@ -1,6 +1,7 @@
 """The figures of an evaluation as a Markdown page."""
 
 TRACKING_COLUMNS = ("HOTA", "DetA", "AssA", "MOTA", "MOTP", "IDF1", "IDSW", "Frag", "FP", "FN")
+ABLATION_NOTE = "reset: nothing is carried from frame to frame. uniform: α and β of the attention are uniform."
 
 
 def evaluation_markdown(report: dict) -> str:
@@ -17,7 +18,8 @@ def evaluation_markdown(report: dict) -> str:
     if "people_labels" in report:
         lines += _labels_table(report["people_labels"])
     if "ablations" in report:
-        lines += _ablation_table(report)
+        table = _table(*ablation_table(report))
+        lines += ["## Without parts of the model", "", ABLATION_NOTE, "", *table]
     speed = report["speed"]
     lines += ["## Speed", "", f"{speed['frames']} frames, {speed['frames_per_second']:.1f} frames a second end to end."]
     parts = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in speed["milliseconds"].items())
@@ -108,8 +110,12 @@ def _labels_table(labels: dict) -> list[str]:
     return ["## Labels of the people followed", "", *_table(["sequence", "identities", "labels", "likeliest"], rows)]
 
 
-def _ablation_table(report: dict) -> list[str]:
-    """HOTA, IDF1 and top-1 with everything, and without each part."""
+def ablation_table(report: dict) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of HOTA, IDF1 and top-1 with everything, and without each part.
+
+    Args:
+        report: of an evaluation with ablations.
+    """
     variants = {"as shipped": report, **report["ablations"]}
     sequences = list(report.get("tracking", {}))
     groups = list(report.get("actions", {}))
@@ -121,5 +127,4 @@ def _ablation_table(report: dict) -> list[str]:
         rows.append([f"{group}, top-1", *(f"{v['actions'][group]['top1']:.1f}" for v in variants.values())])
     if "people" in report:
         rows.append(["per-person top-1", *(f"{v['people']['top1']:.1f}" for v in variants.values())])
-    note = "reset: nothing is carried from frame to frame. uniform: α and β of the attention are uniform."
-    return ["## Without parts of the model", "", note, "", *_table(["", *variants], rows)]
+    return ["", *variants], rows

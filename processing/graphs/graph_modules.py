@@ -22,7 +22,7 @@ FRAME_OUTPUTS = {
     "keypoint_logits": ("height/8", "width/8"),
     "spatial_attention": ("height/16", "width/16"),
     "last_hidden_state": ("height/16", "width/16"),
-    "cell_features": ("height/16", "width/16"),
+    "cell_features": ("height/32", "width/32"),
 }
 # A step says of the objects in its frame alone what a clip has maps of: this many at most, and what of each.
 MAX_OBJECTS = 300
@@ -178,7 +178,7 @@ def _map_shapes(config) -> dict[str, Shape]:
         "keypoint_logits": (len(config.keypoints),),
         "spatial_attention": (),
         "last_hidden_state": (config.hidden_size,),
-        "cell_features": (config.statistics_channels,),
+        "cell_features": (config.cell_channels,),
     }
     return {name: (*channels[name], *grid) for name, grid in FRAME_OUTPUTS.items() if 0 not in channels[name]}
 

@@ -1,6 +1,7 @@
 """The lists of clips that are held out, and how they are made."""
 
 import pytest
+from kinetrack.hub_scripts.data import splits
 from kinetrack.hub_scripts.data.splits import (
     group_sources,
     make_splits,
@@ -70,6 +71,32 @@ def test_lists_depend_on_names_only(tree):
     backwards = {label: names[::-1] for label, names in reversed(clips.items())}
     assert split_clips(clips) == split_clips(backwards)
     assert split_clips(clips) != split_clips(clips, seed=1)
+
+
+def test_every_clip_is_val_in_one_fold_and_the_first_is_the_usual_one(tree):
+    folds = [make_splits(tree, number, 4) for number in range(1, 5)]
+    assert folds[0] == make_splits(tree) and folds[1:] == [make_splits(tree, number, 4) for number in range(2, 5)]
+    held_out = [item for fold in folds for item in fold["val"] if "jhmdb" in item]
+    assert sorted(held_out) == sorted(
+        path.relative_to(tree).as_posix() for path in (tree / "actions/jhmdb").rglob("*.mp4")
+    )
+    for fold in folds:
+        val, dev = ({item for item in fold[part] if "jhmdb" in item} for part in ("val", "dev"))
+        assert val and dev and not films_of(val) & (films_of(set(held_out) - val) | films_of(dev))
+        assert {item for item in fold["val"] if "jhmdb" not in item} < set(folds[0]["val"])
+    with pytest.raises(ValueError, match="fold=5: expected 1 to 4"):
+        make_splits(tree, 5, 4)
+
+
+def test_lists_of_a_fold_do_not_replace_those_that_come_with_kinetrack(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["splits", str(tree), "--fold", "2"])
+    with pytest.raises(SystemExit):
+        splits.main()
+    assert "give a --folder" in capsys.readouterr().err
+    (tmp_path / "lists").mkdir()
+    monkeypatch.setattr("sys.argv", ["splits", str(tree), "--fold", "2", "--folder", str(tmp_path / "lists")])
+    splits.main()
+    assert read_split("val", tmp_path / "lists") == make_splits(tree, 2)["val"]
 
 
 def test_written_lists_read_back(tree, tmp_path):

@@ -84,6 +84,17 @@ def test_scores_names_and_speed_are_those_of_the_files(checkpoint):
     assert card.text.rstrip().index("Mine.") > card.text.index("My clips")
 
 
+def test_the_card_says_what_is_left_without_parts_of_the_model(checkpoint):
+    notes = '---\nevaluation: {command: "kinetrack evaluate tiny", date: 2026-01-02}\n---\n'
+    whole = {"tracking": {"STREET": SCORES}, "actions": {"actions": CLIPS}}
+    without = {"tracking": {"STREET": SCORES | {"HOTA": 12.34}}, "actions": {"actions": CLIPS | {"top1": 7.0}}}
+    beside(checkpoint, "card_notes.md", notes)
+    beside(checkpoint, "evaluation.json", whole | {"ablations": {"reset": without, "uniform": whole}})
+    text = model_card(checkpoint)
+    assert "|  | as shipped | reset | uniform |" in text and "| STREET, HOTA | 51.2 | 12.3 | 51.2 |" in text
+    assert "| actions, top-1 | 75.0 | 7.0 | 75.0 |" in text and "nothing is carried from frame to frame" in text
+
+
 def test_what_was_not_measured_is_not_claimed(checkpoint):
     card = ModelCard(model_card(checkpoint))
     assert "has not been evaluated" in card.text and "## Speed" not in card.text and "not recorded" in card.text

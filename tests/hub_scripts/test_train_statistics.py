@@ -52,7 +52,7 @@ def test_statistics_are_learned_and_all_else_stays(root, checkpoint, tmp_path, m
     train_statistics.main()
     old = KineTrackForVideoAnalysis.from_pretrained(checkpoint)
     model, _ = kinetrack.load_model(output, "cpu")
-    assert model.config.region_statistics
+    assert model.config.statistics_channels
     kept = dict(model.named_parameters())
     for name, parameter in old.named_parameters():
         if name == "action_head.classifier.weight":
@@ -60,7 +60,7 @@ def test_statistics_are_learned_and_all_else_stays(root, checkpoint, tmp_path, m
             torch.testing.assert_close(factor, factor.flatten()[0].expand_as(factor))
         elif not name.startswith("action_head."):
             assert torch.equal(kept[name], parameter), name
-    size = 9 * model.config.statistics_channels
+    size = 9 * model.config.cell_channels
     assert kept["action_head.movement_classifier.weight"][:, -size:].any()
     assert (output / "statistics.json").is_file()
 

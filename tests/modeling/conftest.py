@@ -47,7 +47,7 @@ def make_config(tiny_backbone):
             "motion_channels": 4,
             "motion_reach": 1,
             "keypoints": ["head", "left_foot", "right_foot"],
-            "region_statistics": True,
+            "statistics_channels": 16,
             "keypoint_channels": 8,
             "pose_channels": 4,
             "embedding_size": 6,
@@ -59,7 +59,7 @@ def make_config(tiny_backbone):
         }
         settings |= overrides
         if settings["attention_window"] is None:  # poses and statistics are followed through a window
-            settings |= {"keypoints": [], "region_statistics": False} | overrides
+            settings |= {"keypoints": [], "statistics_channels": 0} | overrides
         return KineTrackConfig(**settings)
 
     return make

@@ -250,7 +250,7 @@ def naive_window(scores, pooled, window):
 @pytest.mark.parametrize("window", [None, 1, 4, 7, 30])
 @pytest.mark.parametrize("split", [[9], [1] * 9, [4, 5], [1, 6, 2]], ids=str)
 def test_temporal_attention_of_any_split_equals_naive_softmax_over_the_window(make_config, window, split):
-    attention = HierarchicalAttention(make_config(attention_window=window, keypoints=[], region_statistics=False))
+    attention = HierarchicalAttention(make_config(attention_window=window, keypoints=[], statistics_channels=0))
     scores, pooled = 3 * torch.randn(2, 9, dtype=torch.float64), torch.randn(2, 9, 8, dtype=torch.float64)
     scores[0, 2] = float("-inf")  # a frame in which the region was not there
     memory, seen = None, 0
@@ -268,7 +268,7 @@ def test_temporal_attention_of_any_split_equals_naive_softmax_over_the_window(ma
 
 @pytest.mark.parametrize("window", [None, 1, 3, 20])
 def test_masked_frames_do_not_enter_temporal_attention_nor_its_memory(make_config, window):
-    attention = HierarchicalAttention(make_config(attention_window=window, keypoints=[], region_statistics=False))
+    attention = HierarchicalAttention(make_config(attention_window=window, keypoints=[], statistics_channels=0))
     scores, pooled = torch.randn(3, 6, dtype=torch.float64), torch.randn(3, 6, 8, dtype=torch.float64)
     lengths = [6, 4, 1]
     frame_mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
 from kinetrack.modeling.backbone_kinetrack import SimpleFeaturePyramid, indices_of_strides
+from kinetrack.modeling.encoder_kinetrack import SpatialEncoder
 from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from torch import nn
 
@@ -66,7 +67,8 @@ def scatter_statistics(model):
 def model(request, make_config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = make_config(backbone_config=BACKBONES[request.param], attention_window=4)
+        config = make_config(backbone_config=BACKBONES[request.param], attention_window=4, statistics_channels=0)
+        config.statistics_channels = SpatialEncoder(config).channels[2]
         return scatter_statistics(KineTrackForVideoAnalysis(config)).eval()
 
 
@@ -87,10 +89,11 @@ CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
 def test_maps_have_strides_8_16_and_32(model, clip):
     with torch.no_grad():
-        features, pyramid, fine = model.kinetrack.encoder(clip[:, 0])
+        features, pyramid, fine, coarse = model.kinetrack.encoder(clip[:, 0])
     channels = model.kinetrack.encoder.channels
     assert features.shape == (2, 8, 4, 6) and pyramid.shape == (2, 8, 8, 12) and fine.shape == (2, channels[0], 8, 12)
-    for maps in (features, pyramid, fine):
+    assert coarse.shape == (2, channels[2], 2, 3)
+    for maps in (features, pyramid, fine, coarse):
         assert maps.isfinite().all() and maps.std() > 1e-3
 
 

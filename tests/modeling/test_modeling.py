@@ -55,10 +55,10 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
         "spatial_attention": (2, 3, 4, 6),
         "temporal_attention": (2, 3),
         "keypoint_logits": (2, 3, 3, 8, 12),
-        "cell_features": (2, 3, 8 + 4, 4, 6),
+        "cell_features": (2, 3, 16 + 4, 2, 3),
     }
     if model_class is KineTrackModel:
-        shapes |= {"pooler_output": (2, 8 + 2 * 4 + 9 * (8 + 4)), "pyramid_features": (2, 3, 8, 8, 12)}
+        shapes |= {"pooler_output": (2, 8 + 2 * 4 + 9 * (16 + 4)), "pyramid_features": (2, 3, 8, 8, 12)}
     if model_class in (KineTrackForVideoClassification, KineTrackForVideoAnalysis):
         shapes |= {"logits": (2, 3), "region_logits": (2, 3)}
         assert {name: tuple(t.shape) for name, t in output.group_logits.items()} == {"fight": (2, 2)}
@@ -75,7 +75,7 @@ def test_outputs_have_the_documented_shapes(make_model, make_clip, model_class):
     assert len(output.hidden_states) == 3
     state = output.state
     assert [tuple(t.shape) for t in (*state.hidden, *state.cache)] == [(2, 4, 6, 8)] * 2 + [(2, 2, 4, 6, 8)] * 2
-    assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8 + 3 * 3 + 3 * 12)
+    assert state.scores.shape == (2, 4) and state.features.shape == (2, 4, 8 + 3 * 3 + 3 * 20)
     assert state.motion.shape == (2, 4, 8, 12)
 
 

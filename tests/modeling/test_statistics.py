@@ -22,7 +22,7 @@ def test_values_are_those_of_a_weighted_sample():
     np.testing.assert_allclose(mean, expected)
     variance = np.average((cells - expected[:, None]) ** 2, axis=1, weights=share)
     np.testing.assert_allclose(spread, np.sqrt(variance + 0.01))
-    np.testing.assert_allclose(highest, np.log(np.average(np.exp(4 * cells), axis=1, weights=share)) / 4)
+    np.testing.assert_allclose(highest, np.log(np.average(np.exp(cells), axis=1, weights=share)))
 
 
 def test_cells_outside_do_not_count_and_nobody_is_zero():
@@ -73,7 +73,7 @@ def test_a_window_of_one_frame_does_not_move_and_an_empty_one_is_nothing():
 def test_a_frame_like_the_last_has_no_change(model, make_clip):
     clip = make_clip(frames=2)
     cells = model.kinetrack(torch.cat([clip[:, :1], clip[:, :1], clip[:, 1:]], 1)).cell_features[0]
-    change = cells[:, model.config.hidden_size :]
+    change = cells[:, model.config.statistics_channels :]
     assert not change[0].any() and not change[1].any() and change[2].any()
 
 
@@ -96,4 +96,21 @@ def test_regions_need_cell_features_exactly_where_the_model_has_statistics(model
     with pytest.raises(ValueError, match="its `cell_features`"):
         model.attend_regions(features, boxes)
     with pytest.raises(ValueError, match="no `cell_features`"):
-        make_model(keypoints=[], region_statistics=False).attend_regions(features, boxes, cell_features=features)
+        make_model(keypoints=[], statistics_channels=0).attend_regions(features, boxes, cell_features=features)
+
+
+def test_a_region_counts_by_its_share_of_the_last_map(model, make_clip):
+    base = model.kinetrack(make_clip(frames=1))
+    features, cells = (
+        base.last_hidden_state[:, 0],
+        base.cell_features[:, 0],
+    )  # of a frame of 64 x 96: cells (1, S, 2, 3)
+    boxes = torch.tensor([[[0.0, 0.0, 48.0, 32.0]]])  # the first cell and half of the second
+    _, pooled = model.attend_regions(features, boxes, cell_features=cells)
+    shares = torch.tensor([[[[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]]])
+    torch.testing.assert_close(pooled[..., model.config.hidden_size :], region_statistics(cells, shares))
+
+
+def test_statistics_channels_that_the_backbone_does_not_have_are_refused(make_model):
+    with pytest.raises(ValueError, match="those of the backbone's last map, 16, got 7"):
+        make_model(statistics_channels=7, attention_window=4, keypoints=[])

@@ -47,12 +47,12 @@ KINDS = {
     "tracking": (KineTrackForObjectTracking, {"num_propagation_layers": 1}),
     "displacements": (
         KineTrackForVideoAnalysis,
-        {"motion_reach": 2, "keypoints": ["head", "hand"], "region_statistics": True},
+        {"motion_reach": 2, "keypoints": ["head", "hand"], "statistics_channels": 16},
     ),
     "lite0": (KineTrackForVideoAnalysis, {"backbone_config": LITE0}),
     "classes": (
         KineTrackForVideoAnalysis,
-        {"object_classes": ["person", "ball", "dog"], "keypoints": ["head"], "region_statistics": True},
+        {"object_classes": ["person", "ball", "dog"], "keypoints": ["head"], "statistics_channels": 16},
     ),
 }
 
