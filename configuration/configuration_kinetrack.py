@@ -198,7 +198,7 @@ class KineTrackConfig(PreTrainedConfig):
         "attentions",
         "loss_terms",
     ]
-    # Strides of the two grids; the pyramid is built for these and nothing else.
+    # Strides of the grids; the pyramid is built for the first two, statistics are of the backbone's last map.
     output_stride = 8
     feature_stride = 16
     statistics_stride = 32

@@ -18,18 +18,19 @@ from pathlib import Path
 import numpy as np
 
 from ..configuration.configuration_kinetrack import KineTrackConfig
-from .atomic_files import write_atomically
-from .data.splits import SPLITS_DIR, read_split, write_splits
+from .atomic_files import write_json_atomically
+from .data.splits import read_split, write_splits
 from .evaluate import evaluate
 from .evaluation_items import LabelledClip
 from .train import train
+from .train_checkpoint import write_folder
 from .train_config import TrainConfig, load_train_config
 from .train_statistics import Settings, train_statistics
 
 _SCORES = ("top1", "top5", "mean_class_accuracy")
 
 
-def score_fold(model: Path, data: Path, splits: Path = SPLITS_DIR) -> dict[str, float]:
+def score_fold(model: Path, data: Path, splits: Path) -> dict[str, float]:
     """What `kinetrack evaluate` says of the clips of actions that a fold holds out.
 
     Args:
@@ -67,11 +68,15 @@ def run_fold(folder: Path, number: int, folds: int, settings: TrainConfig, stati
         write_splits(data, splits, number, folds)
         if not _is_trained(joint):
             train(replace(settings, output=str(folder), data=replace(settings.data, splits=str(splits))))
-        if not (whole / "config.json").is_file():
+        if not whole.is_dir():
             model, processor, _ = train_statistics(str(joint), data, statistics, splits)
-            processor.save_pretrained(whole)
-            model.save_pretrained(whole)
-        write_atomically(scores, json.dumps(score_fold(whole, Path(data), splits), indent=2) + "\n")
+
+            def write(target: Path) -> None:
+                model.save_pretrained(target)
+                processor.save_pretrained(target)
+
+            write_folder(whole, write)
+        write_json_atomically(scores, score_fold(whole, Path(data), splits))
     return json.loads(scores.read_text())
 
 
@@ -110,9 +115,9 @@ def main() -> None:
         print(f"{sum(path.is_file() for path in finished)} of {arguments.folds} folds are finished.")
         return
     scores = [json.loads(path.read_text()) for path in finished]
-    report = {"folds": scores, **summarise(scores)}
-    write_atomically(arguments.output / "folds.json", json.dumps(report, indent=2) + "\n")
-    for name, of in summarise(scores).items():
+    summary = summarise(scores)
+    write_json_atomically(arguments.output / "folds.json", {"folds": scores, **summary})
+    for name, of in summary.items():
         print(f"{name}: {of['mean']:.1f} ± {of['deviation']:.1f}")
 
 

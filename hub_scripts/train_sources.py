@@ -68,9 +68,8 @@ def open_data(settings: TrainConfig) -> dict[str, TaskData]:
 def _root_sequences(data: DataSettings) -> TaskData:
     known = action_names(data.root) if data.actions.batch_size else []
     walking = {"labels": known.index("walk"), "group_labels": {"fight": 0}} if "walk" in known else None
-    return TaskData(
-        {}, lambda part: mot_sources(data.root, part, data.cache, data.splits or SPLITS_DIR), {"walking": walking}
-    )
+    splits = data.splits or SPLITS_DIR
+    return TaskData({}, lambda part: mot_sources(data.root, part, data.cache, splits), {"walking": walking})
 
 
 def _root_actions(data: DataSettings) -> TaskData:

@@ -59,6 +59,7 @@ def test_folds_are_trained_scored_kept_and_summarised(root, training_settings, t
             set(film_names(action_sources(root, part, splits=run.data.splits)).values()) for part in ("train", "val")
         ]
         assert all(films) and not films[0] & films[1]
+    assert not list(output.glob("fold-*/*.partial"))
     report = json.loads((output / "folds.json").read_text())
     scores = [json.loads((output / f"fold-{number}/scores.json").read_text()) for number in (1, 2, 3)]
     assert report["folds"] == scores and [fold["clips"] for fold in scores] == [len(clips) for clips in held_out]

@@ -101,10 +101,7 @@ def test_regions_need_cell_features_exactly_where_the_model_has_statistics(model
 
 def test_a_region_counts_by_its_share_of_the_last_map(model, make_clip):
     base = model.kinetrack(make_clip(frames=1))
-    features, cells = (
-        base.last_hidden_state[:, 0],
-        base.cell_features[:, 0],
-    )  # of a frame of 64 x 96: cells (1, S, 2, 3)
+    features, cells = base.last_hidden_state[:, 0], base.cell_features[:, 0]  # cells of 64 x 96 pixels: (1, S, 2, 3)
     boxes = torch.tensor([[[0.0, 0.0, 48.0, 32.0]]])  # the first cell and half of the second
     _, pooled = model.attend_regions(features, boxes, cell_features=cells)
     shares = torch.tensor([[[[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]]])
