@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from .atomic_files import write_json_atomically
 from .data.splits import SPLITS_DIR
+from .train_checkpoint import write_folder
 
 
 def teach_from_command_line(description: str, settings, teach: Callable, record: str) -> None:
-    """Reads the arguments, teaches, and saves the model with what was found.
+    """Reads the arguments, teaches, and saves the model with what was found, whole or not at all.
 
     Args:
         description: of the script.
@@ -21,15 +23,21 @@ def teach_from_command_line(description: str, settings, teach: Callable, record:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder, name or Hub id of a trained model")
     parser.add_argument("--data", required=True, help="data root that holds actions/")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the new model")
+    parser.add_argument("--output", required=True, type=Path, help="new folder for the new model")
     parser.add_argument("--splits", type=Path, default=SPLITS_DIR, help="folder of val.txt and dev.txt, if not our own")
     for name, value in asdict(settings).items():
         kind = {"action": "store_true"} if isinstance(value, bool) else {"type": type(value)}
         parser.add_argument(f"--{name.replace('_', '-')}", default=value, help=f"default: {value}", **kind)
     arguments = vars(parser.parse_args())
+    if arguments["output"].exists():
+        parser.error(f"{arguments['output']} is there already. Give another --output.")
     output, splits, *given = (arguments.pop(name) for name in ("output", "splits", "model", "data"))
     model, processor, found = teach(*given, type(settings)(**arguments), splits)
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
-    (output / record).write_text(json.dumps(arguments | found, indent=2) + "\n")
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_json_atomically(folder / record, arguments | found)
+
+    write_folder(output, write)
     print(json.dumps(found, indent=2))
