@@ -77,7 +77,7 @@ class TrainingRun:
             enable = getattr(model, "activation_checkpointing_enable", None)  # its name from Transformers 5.2x on
             (enable or model.gradient_checkpointing_enable)()
         if settings.compile:
-            model.kinetrack.encoder.compile(backend=settings.compile)
+            model.kinetrack.encoder.compile(backend=settings.compile, dynamic=False)
         model = choose_learned(model, settings, self.streams.tasks)
         objective = Objective(model, LearnedBalance(model.config.loss_weights, settings.learned_balance))
         if accelerator.num_processes > 1:

@@ -54,6 +54,19 @@ def test_the_first_step_is_the_same_however_it_is_computed(
     assert losses(records(tmp_path)[0]) == pytest.approx(plain, rel=tolerance)
 
 
+def test_the_encoder_is_compiled_for_each_size_by_itself(data_root, training_settings, tmp_path):
+    """One graph for all sizes takes inductor far longer to compile."""
+    sizes = []
+
+    def backend(graph, inputs):
+        sizes.append([size for value in inputs for size in getattr(value, "shape", [value])])
+        return graph.forward
+
+    train(training_settings(data_root, tmp_path, steps=1, compile=backend))
+    assert len(sizes) > 1, "tracking and actions have frames of different sizes"
+    assert all(isinstance(size, int) for graph in sizes for size in graph)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
