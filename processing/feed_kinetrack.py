@@ -79,9 +79,9 @@ class FrameFeed:
 
     @property
     def ended(self) -> bool:
-        """Whether no frame and no event will come any more."""
+        """Whether nothing will come any more: no frame, no event, and no error that `take` has not raised yet."""
         with self._arrived:
-            return self._done and not self._waiting and not self._events
+            return self._done and not self._waiting and not self._events and self.error is None
 
     @property
     def has_news(self) -> bool:

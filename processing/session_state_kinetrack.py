@@ -1,7 +1,9 @@
 """States of sessions in a file: numbers as safetensors, the rest as JSON in its header; nothing that runs code."""
 
+import errno
 import json
 import os
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -11,6 +13,23 @@ import torch
 
 _FORMAT, _VERSION = "kinetrack.session", "1"
 _ARRAY, _TENSOR = "array", "tensor"
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Sees that `write_states` will be able to write there, and makes the folder.
+
+    Raises:
+        OSError: it will not.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise type(error)(f"The state cannot be kept in {path}: {error.strerror}. Choose another file.") from error
 
 
 def write_states(path: str | os.PathLike, states: dict[str, dict]) -> None:
@@ -23,6 +42,7 @@ def write_states(path: str | os.PathLike, states: dict[str, dict]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path, tensors = Path(path), {}
@@ -32,6 +52,8 @@ def write_states(path: str | os.PathLike, states: dict[str, dict]) -> None:
     try:
         save_file(tensors, partial, header)
         os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"The state cannot be written to {path} ({error}).") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import io
 import os
 import re
 import sys
@@ -220,6 +221,10 @@ class _OneWay:
     """A pipe as FFmpeg shall see it: it cannot be rewound, and gives what is there without waiting for more."""
 
     def __init__(self, file):
+        if file is getattr(sys.stdin, "buffer", None):
+            # A thread that waits within the interpreter's own reader when the program ends would crash it.
+            with contextlib.suppress(OSError):
+                file = io.FileIO(os.dup(file.fileno()))
         self._read = getattr(file, "read1", None) or file.read
 
     def read(self, size: int) -> bytes:

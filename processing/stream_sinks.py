@@ -36,15 +36,16 @@ class _TextSink:
     def _write(self, text: str):
         self._file.write(text)
         if not self._owned or time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush()
+            self.flush()
 
-    def _flush(self):
+    def flush(self) -> None:
+        """Hands over what waits, so that it outlives this process."""
         self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Writes what is left."""
-        self._flush()
+        self.flush()
         if self._owned:
             self._file.close()
 
@@ -74,7 +75,7 @@ class JsonLinesSink(_TextSink):
     def event(self, event) -> None:
         """Adds a `StreamEvent`, at once."""
         self._add({"stream": self._stream, "event": event.kind, "message": event.message, "time": event.time})
-        self._flush()
+        self.flush()
 
     def _add(self, value: dict):
         self._write(compact_json(value) + "\n")
@@ -153,6 +154,9 @@ class SegmentSink:
 
     def event(self, event) -> None:
         """Video does not show events."""
+
+    def flush(self) -> None:
+        """A segment is complete or not there."""
 
     def close(self) -> None:
         """Completes the last segment."""

@@ -1,6 +1,7 @@
 """`stream`: one or several sources, live or not, to results and files, for as long as they last."""
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -17,10 +18,13 @@ from .feed_kinetrack import FrameFeed
 from .live_kinetrack import Reconnect, StreamEvent, StreamPosition
 from .loading import DEFAULT_MODEL, load_model
 from .session_kinetrack import KineTrackSession
-from .session_state_kinetrack import read_states, write_states
+from .session_state_kinetrack import check_place, read_states, write_states
 from .sources_kinetrack import StreamSource, find_source
 from .stepping_kinetrack import look_together
+from .stream_files import take_up
 from .stream_sinks import FRAMES, TRACKS, JsonLinesSink, MotSink, SegmentSink
+
+logger = logging.getLogger(__name__)
 
 OUTPUTS = ("jsonl", "mot", "video")
 # Seconds between two looks at the clock while no frame comes, and between two calls of `on_progress`.
@@ -138,6 +142,8 @@ def stream(
         >>> import kinetrack
         >>> kinetrack.stream("rtsp://camera/door", output="results")  # doctest: +SKIP
     """
+    if fps is not None and not fps > 0:
+        raise ValueError(f"`fps` must be positive, got {fps}.")
     found = [_as_source(item, fps) for item in (sources if isinstance(sources, (list, tuple)) else [sources])]
     if not found:
         raise ValueError("There is no source. Give an address, a file, a folder, a camera's number or a list of these.")
@@ -148,6 +154,8 @@ def stream(
         str(model) if named else "kinetrack", network[0].config, session_options.get("task", "both")
     )
     output = output if isinstance(output, OutputSettings) else OutputSettings(output)
+    if state is not None:
+        check_place(state)
     saved, saved_at = read_states(state) if state is not None and Path(state).exists() else ({}, time.time())
     if saved:
         output.append = True
@@ -158,7 +166,10 @@ def stream(
     with contextlib.ExitStack() as stack:
         for name, source in zip(unique_names([source.name for source in found]), found, strict=True):
             session = KineTrackSession(*network, **session_options)
-            position = _restore(session, saved.get(name), time.time() - saved_at)
+            kept = saved.get(name)
+            if kept is not None and output.folder is not None:
+                _take_up(kept, Path(output.folder) / name, source)
+            position = _restore(session, kept, time.time() - saved_at)
             thinned = fps if source.kind != "images" else None
             feed = stack.enter_context(
                 FrameFeed(source, policy, frame_rate=thinned, reconnect=reconnect, position=position, arrived=arrived)
@@ -200,6 +211,14 @@ def _warm_up(network, options: dict) -> None:
     session = KineTrackSession(*network, **options)
     height, width = options.get("size") or (network[1].size["height"], network[1].size["width"])
     session.step(np.zeros((height, width, 3), np.uint8), 0.0)
+
+
+def _take_up(state: dict, folder: Path, source: StreamSource) -> None:
+    """Makes a state and its stream's files fit each other: a run that was killed has written more than it saved."""
+    again = source.is_live is False and source.kind != "pipe"
+    frame, track = take_up(folder, state["frame_index"], again)
+    state["frame_index"] = frame
+    state["tracker"]["next_id"] = max(track, int(state["tracker"]["next_id"]))
 
 
 def _restore(session: KineTrackSession, state: dict | None, away: float) -> StreamPosition | None:
@@ -328,6 +347,11 @@ class _Stream:
         if self.on_result is not None:
             self.on_result(self.name, result)
 
+    def flush(self) -> None:
+        """Sees that what was written so far outlives this process."""
+        for sink in self._sinks:
+            sink.flush()
+
     def end(self) -> None:
         """Completes the files; nothing more comes from this source."""
         if not self.is_active:
@@ -359,13 +383,19 @@ class _Saver:
         self._due = time.monotonic() + self.every
 
     def save_if_due(self) -> None:
-        """Saves if it is time."""
+        """Saves if it is time. A disk that is full for a while ends no stream."""
         if self.path is not None and time.monotonic() >= self._due:
-            self.save()
+            try:
+                self.save()
+            except OSError as error:
+                logger.warning("%s", error)
+                self._due = time.monotonic() + self.every
 
     def save(self) -> None:
         """Saves now."""
         if self.path is not None:
+            for one in self.streams:
+                one.flush()
             self.states |= {one.name: one.session.state_dict() for one in self.streams}
             write_states(self.path, self.states)
             self._due = time.monotonic() + self.every

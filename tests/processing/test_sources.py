@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -165,6 +166,17 @@ def test_raw_frames_come_through_a_pipe(monkeypatch, pixel_format):
 def test_container_comes_through_a_pipe(monkeypatch):
     monkeypatch.setattr(sys, "stdin", type("Standard", (), {"buffer": io.BytesIO(transport_stream(20))}))
     assert [round(25 * frame.time) for frame in read(find_source("-"))] == list(range(20))
+
+
+def test_a_silent_pipe_does_not_crash_the_program_that_ends():
+    program = (
+        "import time; from kinetrack.processing.feed_kinetrack import FrameFeed; "
+        "from kinetrack.processing.sources_kinetrack import find_source; "
+        "feed = FrameFeed(find_source('-', frame_size=(64, 96))); time.sleep(0.5); feed.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.wait(120)  # nobody writes or closes its input
+        assert process.returncode == 0, process.stderr.read().decode()
 
 
 def test_raw_frame_is_seen_as_soon_as_it_is_complete(monkeypatch):

@@ -2,16 +2,18 @@
 
 import io
 import json
+import shutil
 import threading
 
 import av
 import numpy as np
 import pytest
 from broadcast import STALL, Broadcast, scene, send, transport_stream
+from kinetrack.processing import streaming
 from kinetrack.processing.analyze import analyze
 from kinetrack.processing.live_kinetrack import Reconnect
 from kinetrack.processing.loading import load_model
-from kinetrack.processing.session_state_kinetrack import read_states
+from kinetrack.processing.session_state_kinetrack import read_states, write_states
 from kinetrack.processing.streaming import OutputSettings, stream, unique_names
 
 
@@ -93,6 +95,63 @@ def test_restart_goes_on_with_the_same_tracks(network, recording, tmp_path):
         drop = [line for line in ours.splitlines() if '"event"' not in line]
         assert drop == [line for line in theirs.splitlines() if '"event"' not in line]
     assert stream(recording, network, state=state)[0].frames == 0
+
+
+def test_restart_after_a_crash_writes_no_frame_twice(network, recording, tmp_path):
+    """A run that is killed has written more than it saved, down to half a line."""
+    state, folder = tmp_path / "state.safetensors", tmp_path / "two" / "door"
+    stream(recording, network, output=tmp_path / "two", state=state, max_frames=15)
+    saved = state.read_bytes()
+    stream(recording, network, output=tmp_path / "two", state=state, max_frames=5)
+    state.write_bytes(saved)
+    for name in ("tracks.txt", "frames.jsonl"):
+        with open(folder / name, "a") as file:
+            file.write((folder / name).read_text()[:10])
+    stream(recording, network, output=tmp_path / "two", state=state)
+    stream(recording, network, output=tmp_path / "one")
+    assert frames_of(folder / "frames.jsonl") == frames_of(tmp_path / "one" / "door" / "frames.jsonl")
+    assert (folder / "tracks.txt").read_text() == (tmp_path / "one" / "door" / "tracks.txt").read_text()
+
+
+def test_a_state_that_cannot_be_written_is_noticed_at_once(network, recording, tmp_path):
+    seen = []
+    with pytest.raises(OSError, match="The state cannot be kept in .*: it is a folder"):
+        stream(recording, network, state=tmp_path, on_result=lambda *result: seen.append(result))
+    assert not seen
+    stream(recording, network, state=tmp_path / "new" / "state.safetensors", max_frames=1)
+    assert (tmp_path / "new" / "state.safetensors").is_file()
+
+
+def test_a_disk_that_is_full_for_a_while_ends_no_stream(network, recording, tmp_path, monkeypatch, caplog):
+    left = [OSError("No space left"), OSError("No space left")]
+
+    def write(path, states):
+        if left:
+            raise left.pop()
+        write_states(path, states)
+
+    monkeypatch.setattr(streaming, "write_states", write)
+    (status,) = stream(recording, network, state=tmp_path / "state.safetensors", save_every=0.0)
+    assert status.frames == 40 and caplog.text.count("No space left") == 2
+    assert read_states(tmp_path / "state.safetensors")[0]["door"]["frame_index"] == 40
+
+
+def test_a_recording_that_cannot_be_read_is_no_end(network, recording, tmp_path):
+    """The one before it was read to its end already when the reader failed."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    shutil.copy(recording, folder / "a.mp4")
+    (folder / "b.mp4").write_bytes(b"no video")
+    seen = []
+    with pytest.raises(ValueError, match=r"b\.mp4"):
+        stream(folder, network, on_result=lambda name, result: seen.append(result.frame_index))
+    assert seen == list(range(40))
+
+
+def test_a_rate_that_shows_no_frame_is_refused(network, recording):
+    for rate in (0, -5.0):
+        with pytest.raises(ValueError, match="`fps` must be positive"):
+            stream(recording, network, fps=rate)
 
 
 def test_restart_of_a_live_source_keeps_identities(network, tmp_path):
