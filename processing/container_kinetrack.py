@@ -125,8 +125,10 @@ class PyAVVideo:
         origin = (self.container.start_time or 0) / 1e6
         last = None
         for frame in self._deinterlaced(self._decoded()):
-            time = last + 1 / self.frame_rate if frame.time is None and last is not None else frame.time or origin
-            time = float(time) - origin
+            if frame.time is None:
+                time = 0.0 if last is None else last + 1 / self.frame_rate
+            else:
+                time = float(frame.time) - origin
             if last is None or (self.follow_size and (frame.width, frame.height) != self._stored_size):
                 self._learn_geometry(frame)
             if last is None:

@@ -1,6 +1,7 @@
 """Files of an analysis: each is written beside its place and moved there whole, all of them together or none."""
 
 import contextlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from .container_kinetrack import locate, open_container
+
+logger = logging.getLogger(__name__)
 
 ANNOTATED_VIDEO = "annotated.mp4"
 TRACKS = "tracks.txt"
@@ -203,7 +206,7 @@ class _AudioTrack:
     def __init__(self, source, container):
         self._output = container
         self._input = self._packets = self._stream = self._resampler = None
-        self._pending = None
+        self._pending = self._last = None
         av = _import_av()
         try:
             self._input = open_container(locate(source)[0])
@@ -224,13 +227,29 @@ class _AudioTrack:
 
     def copy_until(self, time: float) -> None:
         """Carries over everything up to a time in seconds."""
+        av = _import_av()
         for packet in self._read():
-            start = 0.0 if packet.pts is None else float(packet.pts * packet.time_base) - self._origin
-            if start >= time:
+            if self._start_of(packet) >= time:
                 self._pending = packet
                 return
-            for ready in self._convert(packet):
-                self._output.mux(ready)
+            try:
+                for ready in self._convert(packet):
+                    self._output.mux(ready)
+            except av.error.FFmpegError as error:
+                logger.warning("The sound ends at %.1f s: what follows cannot be written (%s).", time, error)
+                self._resampler = None
+                self.close(flush=False)
+                return
+
+    def _start_of(self, packet) -> float:
+        """Seconds at which a packet is heard; they go on where the clock jumps back, as those of pictures do."""
+        start = float(packet.pts * packet.time_base) - self._origin
+        if self._last is not None and start < self._last:
+            shift = self._last + float((packet.duration or 0) * packet.time_base) - start
+            self._origin -= shift
+            start += shift
+        self._last = start
+        return start
 
     def _read(self) -> Iterator:
         av = _import_av()

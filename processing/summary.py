@@ -5,6 +5,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from .drawing import ATTENTION_FULL, identity_color, in_words, overlay_attention, text_color
 from .findings_kinetrack import UNCERTAIN
@@ -33,6 +34,8 @@ def plot_summary(analysis: VideoAnalysis) -> Figure:
     rows = figure.subfigures(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, (draw, _) in zip(rows, panels, strict=True):
         draw(part, analysis)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names may hold dollar signs
     return figure
 
 

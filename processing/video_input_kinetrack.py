@@ -248,9 +248,11 @@ def open_image(path) -> Image.Image:
     if not file.is_file():
         raise FileNotFoundError(f"There is no image at {file}.")
     try:
+        image = Image.open(io.BytesIO(file.read_bytes()))
+        image.load()
         # A camera's orientation tag is part of how the picture is displayed.
-        return ImageOps.exif_transpose(Image.open(io.BytesIO(file.read_bytes())))
-    except OSError as error:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError to Pillow
         raise ValueError(f"{file} cannot be read as an image ({error}).") from error
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from kinetrack.processing.container_kinetrack import PyAVVideo
 from kinetrack.processing.decoding_kinetrack import (
     VideoDecodeError,
     iter_video_frames,
@@ -154,6 +155,20 @@ def test_odd_sizes_are_kept(odd_size_video_path):
 
 def test_a_recording_that_starts_late_starts_at_zero(tmp_path, make_video):
     read = list(iter_video_frames(make_video(tmp_path / "broadcast.ts")))  # MPEG-TS starts at 1.4 s or so
+    assert [frame.time for frame in read] == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
+
+
+def test_a_frame_without_a_time_follows_the_one_before(tmp_path, make_video, monkeypatch):
+    decoded = PyAVVideo._decoded
+
+    def without(self):
+        for index, frame in enumerate(decoded(self)):
+            if index == 5:
+                frame.pts = None
+            yield frame
+
+    monkeypatch.setattr(PyAVVideo, "_decoded", without)
+    read = list(iter_video_frames(make_video(tmp_path / "late.ts")))
     assert [frame.time for frame in read] == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
 
 

@@ -400,7 +400,7 @@ def test_auto_without_runtimes_is_pytorch_and_says_what_to_install(model_folder,
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     assert backends.accelerate(model) is model
     assert [record.message for record in caplog.records] == [
-        "Running on PyTorch; two to three times faster on a CPU after: pip install 'kinetrack[export]'"
+        "Running on PyTorch; two to three times faster on a CPU after: pip install -e '.[export]' in KineTrack's folder"
     ]
 
 

@@ -219,6 +219,13 @@ def test_a_long_stream_keeps_a_handful_of_small_frames():
     assert kept[0].boxes[0, 2] == pytest.approx((10 + kept[0].frame_index + 8) * 0.5)
 
 
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    recorder = AnalysisRecorder(SOURCE | {"name": "price_$5_to_$10.mp4"}, dict(MODEL), dict(SETTINGS))
+    recorder.add(frame_result(0))
+    recorder.finish().save(tmp_path)
+    assert (tmp_path / "summary.png").is_file()
+
+
 def test_saving_writes_three_files_that_agree_with_the_object(tmp_path):
     analysis = record([frame_result(index) for index in range(5)])
     assert analysis.save(tmp_path / "new" / "folder") == analysis.output

@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from kinetrack.processing.sinks import ANALYSIS, ANNOTATED_VIDEO, TRACKS, ResultFolder, VideoSink
+from kinetrack.processing.sinks import ANALYSIS, ANNOTATED_VIDEO, TRACKS, ResultFolder, VideoSink, _AudioTrack
 
 
 def write_sink(path, frames, times, frame_rate=25.0, audio_source=None):
@@ -143,6 +143,30 @@ def test_sound_that_browsers_do_not_play_in_mp4_becomes_aac(tmp_path, frames, co
     sound, _ = read_sound(path)
     spectrum = np.abs(np.fft.rfft(sound[1600:6400]))
     assert abs(spectrum.argmax() * 16000 / 4800 - 440) < 10
+
+
+def test_sound_of_joined_recordings_goes_on(tmp_path, draw_frames, make_video):
+    """Its clock jumps back where the second begins."""
+    images = draw_frames(25)
+    parts = [make_video(tmp_path / f"{part}.ts", images, audio=True, container="mpegts") for part in range(2)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(Path(part).read_bytes() for part in parts))
+    path = write_sink(tmp_path / "out.mp4", [*images, *images], np.arange(50) / 25, 25.0, joined)
+    sound, _ = read_sound(path)
+    assert 1.8 < len(sound) / 16000 < 2.2 and np.abs(sound[-8000:-4000]).max() > 0.1
+
+
+def test_sound_that_cannot_be_written_is_no_reason_to_lose_the_pictures(
+    tmp_path, sound_video_path, frames, monkeypatch, caplog
+):
+    def mux(self, packet):
+        raise av.error.InvalidDataError(22, "Invalid argument")
+
+    monkeypatch.setattr(_AudioTrack, "_convert", mux)
+    path = write_sink(tmp_path / "out.mp4", frames, np.arange(12) / 25, 25.0, sound_video_path)
+    with av.open(str(path)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 12
+    assert "The sound ends at" in caplog.text
 
 
 def test_source_without_sound_gives_video_without_sound(tmp_path, video_path, frames):

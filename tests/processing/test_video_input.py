@@ -213,6 +213,17 @@ class TestBadInput:
         with pytest.raises(TypeError, match="dict"):
             processor([{"pixels": 1}])
 
+    def test_a_broken_picture_is_named(self, processor, tmp_path):
+        """To Pillow, a PNG whose chunks are damaged is a syntax error."""
+        file = tmp_path / "broken.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)).save(file)
+        content = bytearray(file.read_bytes())
+        second = content.index(b"IDAT", content.index(b"IDAT") + 4)
+        content[second : second + 4] = b"\xff\x00\xff\x00"
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
+            processor([file])
+
     def test_bad_files_raise_as_the_decoder_does(self, processor, corrupt_video_path, tmp_path):
         with pytest.raises(VideoDecodeError, match="corrupt.mp4"):
             processor(corrupt_video_path)
