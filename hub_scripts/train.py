@@ -94,11 +94,13 @@ class TrainingRun:
 
     def resume(self) -> bool:
         """Goes on from the newest checkpoint in the output folder; False if there is none."""
-        return load_checkpoint(self.accelerator, self.average, self.output)
+        return load_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
 
     def finish(self) -> Path:
         """Trains from where the run stands to the last step; returns the folder of the model."""
         settings, progress = self.settings, self.progress
+        if progress.step >= settings.steps:
+            logger.warning("%s is trained to step %d already. --fresh begins anew.", self.output, progress.step)
         if self.accelerator.is_main_process:
             write_json_atomically(self.output / "settings.json", settings.to_dict(), default=str)
         log = TrainingLog(self.output, settings, self.accelerator, progress, self.streams.epoch_steps)
@@ -111,10 +113,10 @@ class TrainingRun:
             ):
                 self._evaluate(log)
             if self._checkpoint_is_due(saved):
-                save_checkpoint(self.accelerator, self.average, self.output)
+                save_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
                 saved = time.monotonic()
         self._evaluate(log)
-        save_checkpoint(self.accelerator, self.average, self.output)
+        save_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
         log.close()
         self.accelerator.wait_for_everyone()
         return self.output / "model"

@@ -14,6 +14,8 @@ from .train_optimizer import WeightAverage
 
 logger = logging.getLogger(__name__)
 
+_KEY = "data.sha256"
+
 
 class Progress:
     """Where the run stands; saved with every checkpoint.
@@ -37,8 +39,15 @@ class Progress:
         self.step, self.best, self.sums = state["step"], state["best"], state["sums"]
 
 
-def save_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Path) -> None:
-    """Writes everything needed to go on: weights, optimiser, schedule, mean, generators of chance and position."""
+def save_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Path, key: str) -> None:
+    """Writes everything needed to go on: weights, optimiser, schedule, mean, generators of chance and position.
+
+    Args:
+        accelerator: of the run.
+        average: likewise.
+        output: the run's folder.
+        key: of the data, `TrainingStreams.key`.
+    """
     folder = output / "checkpoint"
     staging = folder.with_name("checkpoint.partial")
     if accelerator.is_main_process:
@@ -49,18 +58,24 @@ def save_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Pa
         torch.save(average.state_dict(), staging / _average_name(accelerator))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        (staging / _KEY).write_text(key)
         replace_folder(staging, folder)
 
 
-def load_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Path) -> bool:
-    """Goes on from the newest complete checkpoint; False if there is none.
+def load_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Path, key: str) -> bool:
+    """Goes on from the newest complete checkpoint; False if there is none. Arguments as for `save_checkpoint`.
 
     Raises:
-        ValueError: the checkpoint belongs to another model.
+        ValueError: the checkpoint belongs to another model, or to other data.
     """
     for name in ("checkpoint", "checkpoint.previous"):
         folder = output / name
         if folder.is_dir():
+            if (folder / _KEY).is_file() and (folder / _KEY).read_text() != key:
+                raise ValueError(
+                    f"{output} holds a training on other clips or classes. Give another output=FOLDER, or begin anew "
+                    "with --fresh."
+                )
             state = torch.load(folder / _average_name(accelerator), map_location="cpu", weights_only=True)
             average.load_state_dict(state)  # first, because it says what is wrong in one line
             accelerator.load_state(str(folder))

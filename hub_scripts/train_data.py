@@ -1,5 +1,7 @@
 """What a training step draws from, and how the model is judged on the dev clips while it learns."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -87,6 +89,12 @@ class TrainingStreams:
     def form(self):
         """How the clips of the last stream are made."""
         return self.loaders[-1][1].dataset.form
+
+    @property
+    def key(self) -> str:
+        """Names the clips and classes that are learned from: what a run may go on with."""
+        clips = [(_names(loader.dataset.sources), list(loader.dataset.strata)) for _, loader in self.loaders]
+        return hashlib.sha256(json.dumps([self.labels, clips], sort_keys=True).encode()).hexdigest()
 
     def normalise(self, image_mean: Sequence[float], image_std: Sequence[float]) -> None:
         """Takes the model's normalisation of pixels (in 0..1) in place of the default, before the first step."""
@@ -187,6 +195,10 @@ def judge_detections(output, batch: dict) -> list[dict]:
             wanted += int((~ignore).sum())
         rows.append({"scores": np.concatenate(scores), "hits": np.concatenate(hits), "wanted": wanted})
     return rows
+
+
+def _names(sources) -> list[str]:
+    return sources.names if hasattr(sources, "names") else [source.name for source in sources]
 
 
 def _stratum_shares(strata: list[str]) -> dict[str, float]:

@@ -50,6 +50,11 @@ class ListedClips(Sequence):
         source.stratum = self.strata[index]
         return source
 
+    @property
+    def names(self) -> list[str]:
+        """Of all rows, without opening them."""
+        return list(self.table["name"][:])
+
     def _file(self, row: dict) -> Path:
         """Where the video lies; bytes of a table are written into the cache once."""
         path, content = row["video"]["path"], row["video"]["bytes"]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -62,6 +63,26 @@ def test_a_run_that_is_complete_can_be_given_more_steps(undisturbed, data_root, 
     settings.steps = 3
     train(settings)
     assert [line["step"] for line in losses(tmp_path)] == [2, 2, 3]
+
+
+def test_a_run_that_is_complete_says_so(data_root, training_settings, tmp_path, caplog):
+    for _ in range(2):
+        assert "already" not in caplog.text
+        train(training_settings(data_root, tmp_path, steps=1))
+    assert "is trained to step 1 already. --fresh begins anew." in caplog.text
+
+
+def test_a_checkpoint_of_other_clips_is_refused(data_root, training_settings, tmp_path):
+    """Else it would be given other names for its classes, and not one step."""
+    root, output = shutil.copytree(data_root, tmp_path / "data"), tmp_path / "run"
+    train(training_settings(root, output, steps=1))
+    moved = root.rename(tmp_path / "elsewhere")
+    train(training_settings(moved, output, steps=2))
+    clips = sorted((moved / "actions").glob("*/train/*/*.mp4"))
+    clips[-1].rename(clips[-1].with_stem("another"))
+    with pytest.raises(ValueError, match="other clips or classes.*--fresh"):
+        train(training_settings(moved, output, steps=3))
+    train(training_settings(moved, output, steps=1), resume=False)
 
 
 def test_a_checkpoint_of_another_model_is_refused(data_root, training_settings, tmp_path):
