@@ -76,8 +76,8 @@ def evaluate(
         `"label_stability"`, `"action_detection"` and `"people_labels"`; with `ablations`, `"ablations": {kind: …}`.
 
     Raises:
-        ValueError: an unknown task, split or ablation, nothing to evaluate, a video that does not fit its ground truth,
-            or a class that the model does not know.
+        ValueError: an unknown task, split or ablation, nothing to evaluate, two sequences of one name, a video that
+            does not fit its ground truth, or a class that the model does not know.
         FileNotFoundError: if `data` does not exist.
     """
     if task not in TASKS:
@@ -89,6 +89,7 @@ def evaluate(
         raise ValueError(f"Nothing to evaluate for task={task!r} in {data}: {EXPECTED}")
     for sequence in sequences:
         check_sequence(sequence)
+    check_names(sequences)
     name = model if isinstance(model, str | os.PathLike) else type(model[0]).__name__
     if isinstance(model, str | os.PathLike):
         from ..processing.loading import load_model
@@ -258,6 +259,25 @@ def _score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence]) -> 
         {sequence.folder.name: sequence.folder for sequence in sequences},
         frames={sequence.folder.name: sequence.part for sequence in sequences if sequence.part},
     )
+
+
+def check_names(sequences: list[Sequence]) -> None:
+    """Fail where tracks and scores of one sequence would replace those of another.
+
+    Args:
+        sequences: what is to be scored together.
+
+    Raises:
+        ValueError: two of them have the same folder name.
+    """
+    known: dict[str, Path] = {}
+    for folder in (sequence.folder for sequence in sequences):
+        if folder.name in known:
+            raise ValueError(
+                f"Two sequences have the same folder name, {known[folder.name]} and {folder}: sequences are told apart "
+                "by it. Rename one of the folders, or run them one at a time."
+            )
+        known[folder.name] = folder
 
 
 def person_label(config) -> int:

@@ -16,7 +16,7 @@ from ..processing.session_kinetrack import tracker_settings
 from ..processing.tracking_kinetrack import KineTracker
 from .atomic_files import update_json_atomically
 from .detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections, track_detections
-from .evaluate import person_label
+from .evaluate import check_names, person_label
 from .evaluation_items import Sequence, check_sequence, list_items, read_sequence_info
 
 OBJECTIVE = ("HOTA", "MOTA", "IDF1")
@@ -50,7 +50,7 @@ def tune(
 
     Raises:
         FileNotFoundError: no model or no data there.
-        ValueError: the list names no sequence that is there, or fewer than one trial is asked for.
+        ValueError: the list names no sequence that is there or two of one name, or fewer than one trial is asked for.
     """
     import optuna
 
@@ -64,6 +64,7 @@ def tune(
         raise ValueError(f"The {split} list names no tracking sequence that is below {data}.")
     for sequence in sequences:
         check_sequence(sequence)
+    check_names(sequences)
     network, processor = load_model(folder)
     person, config = person_label(network.config), network.config
     detected = _detections(network, processor, sequences, folder, Path(cache or CACHE).expanduser())
@@ -131,6 +132,7 @@ def score_settings(detected: list[SequenceDetections], settings: dict, person: i
 
     from .metrics.mot_metrics import score_tracks
 
+    check_names([item.sequence for item in detected])
     sequences = {item.sequence.folder.name: item.sequence for item in detected}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # some settings are so strict that nothing is tracked

@@ -78,6 +78,14 @@ def read_rows(path: str | os.PathLike) -> np.ndarray:
         raise ValueError(f"{path}: expected lines `frame,id,x,y,w,h,...` of numbers; {error}") from None
 
 
+def _read_marked_rows(path: str | os.PathLike, mark: str) -> np.ndarray:
+    """Rows that have at least seven columns, of which the seventh is `mark`."""
+    rows = read_rows(path)
+    if rows.shape[1] < 7:
+        raise ValueError(f"{path}: expected at least 7 columns (frame, id, x, y, w, h, {mark}), got {rows.shape[1]}.")
+    return rows
+
+
 def _corners(rows: np.ndarray) -> np.ndarray:
     return np.concatenate((rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]), axis=1).astype(np.float32)
 
@@ -104,9 +112,7 @@ def read_mot_ground_truth(
         FileNotFoundError: There is no such file.
         ValueError: Lines that are not numbers, or too few of them a line.
     """
-    rows = read_rows(path)
-    if rows.shape[1] < 7:
-        raise ValueError(f"{path}: expected at least 7 columns (frame, id, x, y, w, h, mark), got {rows.shape[1]}.")
+    rows = _read_marked_rows(path, "mark")
     marked, class_label = rows[:, 6] > 0, np.zeros(len(rows), np.int64)
     if class_numbers is not None and rows.shape[1] >= 8:
         kept = np.isin(rows[:, 7], list(class_numbers))
@@ -130,8 +136,20 @@ def read_mot_ground_truth(
 
 
 def read_actor_boxes(path: str | os.PathLike, num_frames: int) -> np.ndarray:
-    """Reads the labelled actor's box per frame: `(num_frames, 4)` corners, NaN where there is none."""
-    rows = read_rows(path)
+    """Reads the labelled actor's box per frame.
+
+    Args:
+        path: Lines `frame, id, x, y, w, h, mark, ...`; those with mark 0 do not count.
+        num_frames: Number of frames of the video; boxes beyond it do not count.
+
+    Returns:
+        `(num_frames, 4)` corners in pixels of the video, NaN where there is no box.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Lines that are not numbers, or too few of them a line.
+    """
+    rows = _read_marked_rows(path, "mark")
     rows = rows[(rows[:, 0] >= 1) & (rows[:, 0] <= num_frames) & (rows[:, 6] > 0)]
     boxes = np.full((num_frames, 4), np.nan, np.float32)
     boxes[rows[:, 0].astype(int) - 1] = _corners(rows)
@@ -159,8 +177,12 @@ def read_people(
         positive_score: Score from which a box is a positive.
         positive_weight: Weight of such a positive.
         overlap: Intersection over union from which two boxes are taken for one person.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Lines that are not numbers, or too few of them a line.
     """
-    rows = read_rows(path)
+    rows = _read_marked_rows(path, "score")
     frame, xyxy, score = rows[:, 0].astype(np.int64) - 1, _corners(rows), rows[:, 6]
     ignore = score < positive_score
     kept = np.ones(len(rows), bool)

@@ -1,5 +1,8 @@
 """Looks at labelled clips: every file is decoded, and what could spoil a training by stealth is looked for."""
 
+import shutil
+import tempfile
+import weakref
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -37,7 +40,8 @@ def check_clips(
         report.error(path, str(error))
         return
     _count(table, report, layout)
-    clips, facts, contents = ListedClips(table), defaultdict(list), defaultdict(list)
+    clips = ListedClips(table, _temporary_folder(report) if layout == "hub" else None)
+    facts, contents = defaultdict(list), defaultdict(list)
     for number, row in enumerate(table):
         advance(row["name"])
         try:
@@ -60,6 +64,13 @@ def check_clips(
             f"wide, {spread(facts['height'], 'high')}; {sum(facts['boxes'])} with boxes of the actor"
         )
     _find_doubles(contents, table, report)
+
+
+def _temporary_folder(report: DataReport) -> str:
+    """A folder for videos that a table itself holds; it goes with the report, whose healthy clips lie in it."""
+    folder = tempfile.mkdtemp(prefix="kinetrack-check-")
+    weakref.finalize(report, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _count(table, report: DataReport, layout: str) -> None:

@@ -28,6 +28,7 @@ PARTS |= {"validate": "dev", "test": "test", "testing": "test"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATH_COLUMNS = ("path", "video", "video_path", "file", "file_name", "filename", "clip")
 _LABEL_COLUMNS = ("label", "labels", "action", "class", "category")
+_CSV_COLUMNS = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "youtube_id", "time_start", "time_end", "split")
 
 
 def recognise_layout(path: str | os.PathLike) -> str | None:
@@ -67,7 +68,8 @@ def list_clips(path: str | os.PathLike, layout: str = "auto", fold: int = 1):
 
     Raises:
         FileNotFoundError: nothing lies there.
-        ValueError: no such layout or fold, no clips, or files that do not fit each other; the message names them.
+        ValueError: no such layout or fold, no clips, files that do not fit each other, or a line of a CSV file that
+            lacks a field or has an unknown split; the message names them.
     """
     if layout == "auto":
         layout = recognise_layout(path)
@@ -209,37 +211,60 @@ def _read_csv(path: Path) -> list[dict]:
         with open(file, newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
             columns = {name.strip().lower(): name for name in reader.fieldnames or []}
-            label = next((columns[name] for name in _LABEL_COLUMNS if name in columns), None)
+            label = next((name for name in _LABEL_COLUMNS if name in columns), None)
             if label is None or not (columns.keys() & {*_PATH_COLUMNS, "youtube_id"}):
                 raise ValueError(
                     f"{file}: expected a header with `label` and `path`, or with Kinetics' `label,youtube_id,"
                     f"time_start,time_end`; got {', '.join(columns) or 'nothing'}."
                 )
-            for number, row in enumerate(reader, start=2):
-                video = _csv_video(row, columns, file, number)
-                own = row[columns["split"]].strip().lower() if "split" in columns else ""
-                group = row[columns["youtube_id"]] if "youtube_id" in columns else None
-                rows.append(_row(video, row[label].strip(), file.parent, PARTS.get(own, part), group))
+            for row in reader:
+                where = f"{file}, line {reader.line_num}"
+                fields = _csv_fields(row, columns, where)
+                video = _csv_video(fields, fields[label], file, where)
+                own = _csv_part(fields.get("split", ""), where) or part
+                rows.append(_row(video, fields[label], file.parent, own, fields.get("youtube_id")))
     return rows
 
 
-def _csv_video(row: dict, columns: dict, file: Path, number: int) -> Path:
+def _csv_fields(row: dict, columns: dict, where: str) -> dict[str, str]:
+    """What a line says in the columns that are read, by their names in lower case."""
+    read = [name for name in columns if name in _CSV_COLUMNS]
+    missing = [name for name in read if row[columns[name]] is None]
+    if missing:
+        raise ValueError(
+            f"{where}: it has nothing for {', '.join(missing)}: expected as many fields as the header has, "
+            f"{len(columns)}. Add what is missing, or leave the line out."
+        )
+    return {name: row[columns[name]].strip() for name in read}
+
+
+def _csv_part(split: str, where: str) -> str | None:
+    """The part that a `split` column says, None where it is empty."""
+    if split and split.lower() not in PARTS:
+        raise ValueError(
+            f"{where}: the split {split!r} is not known: expected one of {', '.join(PARTS)}, or nothing. Rename it, or "
+            "leave the line out."
+        )
+    return PARTS.get(split.lower())
+
+
+def _csv_video(fields: dict[str, str], label: str, file: Path, where: str) -> Path:
     """The file that a line of a CSV names; of Kinetics, `<id>_<start>_<end>` somewhere below the CSV's folder."""
-    column = next((columns[name] for name in _PATH_COLUMNS if name in columns), None)
+    column = next((name for name in _PATH_COLUMNS if name in fields), None)
     if column is not None:
-        path = file.parent / row[column].strip()
+        path = file.parent / fields[column]
         if path.is_file():
             return path
-        raise ValueError(f"{file}, line {number}: there is no file {path}.")
-    start, end = (int(float(row[columns[name]])) for name in ("time_start", "time_end"))
-    label, clip = row[columns["label"]].strip(), f"{row[columns['youtube_id']].strip()}_{start:06d}_{end:06d}"
-    part = row[columns["split"]].strip() if "split" in columns else file.stem
+        raise ValueError(f"{where}: there is no file {path}.")
+    start, end = (int(float(fields[name])) for name in ("time_start", "time_end"))
+    clip = f"{fields['youtube_id']}_{start:06d}_{end:06d}"
+    part = fields.get("split", file.stem)
     folders = [Path(), Path(label), Path(label.replace(" ", "_")), Path(part), Path(part) / label]
     for folder in (file.parent / place / inner for place in (".", "videos") for inner in folders):
         for suffix in sorted(VIDEO_SUFFIXES):
             if (folder / f"{clip}{suffix}").is_file():
                 return folder / f"{clip}{suffix}"
-    raise ValueError(f"{file}, line {number}: there is no video {clip}.mp4 below {file.parent}, nor in {label}/.")
+    raise ValueError(f"{where}: there is no video {clip}.mp4 below {file.parent}, nor in {label}/.")
 
 
 def _class_folder_clips(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -290,7 +315,10 @@ def _hub_part(table, part: str, name: str):
         )
     feature, values = table.features[labels[0]], table[labels[0]][:]
     names = [feature.int2str(value) for value in values] if isinstance(feature, ClassLabel) else list(map(str, values))
-    only = table.select_columns([videos[0]]).rename_column(videos[0], "video").cast_column("video", Video(decode=False))
+    only = table.select_columns([videos[0]])
+    if videos[0] != "video":  # `datasets` refuses to give a column the name it has
+        only = only.rename_column(videos[0], "video")
+    only = only.cast_column("video", Video(decode=False))
     return only, names, [f"{part}/{number:06d}" for number in range(len(table))], part
 
 

@@ -101,6 +101,18 @@ def test_a_file_of_no_boxes_and_a_file_of_no_numbers(tmp_path):
         read_actor_boxes(tmp_path / "missing.txt", 4)
 
 
+@pytest.mark.parametrize("line", ["1,1,10,10,20,30", "1"])
+def test_too_few_columns_are_named_with_the_file(tmp_path, line):
+    path = write(tmp_path / "few.txt", line)
+    said = rf"few.txt: expected at least 7 columns \(frame, id, x, y, w, h, .*, got {line.count(',') + 1}\."
+    with pytest.raises(ValueError, match=said):
+        read_actor_boxes(path, 3)
+    with pytest.raises(ValueError, match=said):
+        read_people(path, "clip")
+    with pytest.raises(ValueError, match=said):
+        read_mot_ground_truth(path, "seq")
+
+
 def test_overlap_of_boxes_equals_torchvision():
     torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
     rng = np.random.default_rng(0)

@@ -1,6 +1,8 @@
 """`kinetrack data check`: says what is there, what is broken and why, and draws what is whole."""
 
+import gc
 import shutil
+from pathlib import Path
 
 import pytest
 from kinetrack.hub_scripts.data.check import check_data
@@ -28,6 +30,7 @@ def clips(tmp_path, video_path, corrupt_video_path, draw_frames, make_video):
     shutil.copy(video_path, tmp_path / "test/rare/a.mp4")
     (tmp_path / "train/jump/v.txt").write_text("1,1,10,10,20,20,1,1,1\n")
     (tmp_path / "train/jump/w.txt").write_text("one,two\n")
+    (tmp_path / "train/jump/x.txt").write_text("1,1,10,10,20,20\n")
     return tmp_path
 
 
@@ -41,12 +44,33 @@ def test_clips_are_counted_and_what_is_wrong_is_named(clips, tmp_path):
     found = problems(report)
     assert "broken.mp4" in found["error", "train/walk/broken.mp4"]
     assert "expected lines `frame,id,x,y,w,h,...`" in found["error", "train/jump/w.mp4"]
+    assert "x.txt: expected at least 7 columns" in found["error", "train/jump/x.mp4"]
     assert any("is the same video as" in what for (kind, _), what in found.items() if kind == "error")
     assert "3 frames are less than" in found["warning", "test/walk/short.mp4"]
     assert found["error", "rare"] == "this class has no clips to train on."
     assert report.failed
     with Image.open(tmp_path / "pictures" / "actions.png") as picture:
         assert picture.width > 3 * 288 - 1 and picture.height > 200
+
+
+def test_clips_within_a_table_are_looked_at_like_files(tmp_path, make_video, draw_frames, monkeypatch):
+    from datasets import Dataset, Features, Value, Video
+
+    contents = [make_video(tmp_path / f"{n}.mp4", draw_frames(12 + n)).read_bytes() for n in range(5)]
+    rows = [{"clip": {"bytes": content, "path": None}, "action": "wave"} for content in [*contents, b"no video"]]
+    features = Features({"clip": Video(decode=False), "action": Value("string")})
+    Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "saved")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    report = check_data(tmp_path / "saved", tmp_path / "pictures")
+    assert [problem.where for problem in report.problems] == ["train/000005"], report.text()
+    assert "12 to 16 frames at 25 Hz, 96 wide, 64 high" in report.text()
+    assert (tmp_path / "pictures" / "actions.png").is_file()
+    assert all(Path(source.frames.path).is_file() for source in report.healthy["actions"])
+    del report
+    gc.collect()
+    assert not list((tmp_path / "temporary").iterdir()), "what was written goes with the report"
 
 
 def test_sequences_have_to_fit_their_ground_truth(data_root, tmp_path):

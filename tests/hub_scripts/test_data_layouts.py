@@ -111,6 +111,43 @@ def test_csv_with_paths_and_a_split_column(tmp_path):
         list_clips(file)
 
 
+@pytest.mark.parametrize("split", ["eval", "holdout", "test1"])
+def test_csv_with_an_unknown_split_names_line_value_and_known_ones(tmp_path, split):
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    file = tmp_path / "mine.csv"
+    file.write_text(f"path,label,split\na.mp4,wave,Train\n\nb.mp4,sit,{split}\n")
+    with pytest.raises(ValueError, match=rf"mine.csv, line 4: the split '{split}' is not known: .*train.*val.*test"):
+        list_clips(file)
+
+
+def test_csv_without_a_split_in_a_line_takes_the_part_of_the_file(tmp_path):
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    (tmp_path / "val.csv").write_text("path,label,split\na.mp4,wave,test\nb.mp4,sit, \n")
+    assert list_clips(tmp_path)["part"][:] == ["test", "dev"]
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "missing"),
+    [
+        ("label,path", "wave", "path"),
+        ("path,label", "a.mp4", "label"),
+        ("path,label,split", "a.mp4,wave", "split"),
+        ("label,youtube_id,time_start,time_end", "wave,abcdefghijk,10", "time_end"),
+    ],
+)
+def test_csv_with_a_missing_field_names_file_line_and_column(tmp_path, header, line, missing):
+    touch(tmp_path / "a.mp4")
+    (tmp_path / "mine.csv").write_text(f"{header}\n{line}\n")
+    with pytest.raises(ValueError, match=f"mine.csv, line 2: it has nothing for {missing}: expected as many fields"):
+        list_clips(tmp_path)
+
+
+def test_csv_may_lack_what_is_not_read(tmp_path):
+    touch(tmp_path / "a.mp4")
+    (tmp_path / "mine.csv").write_text("path,label,views\na.mp4,wave\n")
+    assert list_clips(tmp_path)["name"][:] == ["a.mp4"]
+
+
 def test_class_folders_with_parts(tmp_path):
     touch(tmp_path / "train/wave/a.mp4", tmp_path / "validation/wave/b.mp4", tmp_path / "test/sit/c.webm")
     touch(tmp_path / "train/wave/notes.txt")
@@ -175,6 +212,13 @@ def test_dataset_with_a_video_column(saved_dataset, tmp_path):
     assert clips.strata == named
     with pytest.raises(ValueError, match="`cache` names a folder"):
         ListedClips(table)[1]
+
+
+def test_dataset_whose_video_column_is_named_video(saved_dataset, tmp_path):
+    from datasets import load_from_disk
+
+    load_from_disk(str(saved_dataset)).rename_column("clip", "video").save_to_disk(tmp_path / "named")
+    assert list_clips(tmp_path / "named")[:] == list_clips(saved_dataset)[:]
 
 
 def test_dataset_without_videos_says_what_it_has(tmp_path):

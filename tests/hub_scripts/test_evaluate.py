@@ -193,6 +193,19 @@ def test_what_cannot_be_evaluated_is_said_before_anything_runs(model, data, tmp_
         evaluate(model, data)
 
 
+def test_sequences_of_one_name_are_refused_before_anything_runs(model, tmp_path, video_path, monkeypatch):
+    first, second = (write_sequence(tmp_path / site / "cam1", rectangles, video=video_path) for site in ("A", "B"))
+
+    def run(*_, **__):
+        raise AssertionError("nothing may run")
+
+    monkeypatch.setattr("kinetrack.hub_scripts.evaluate.track_sequence", run)
+    with pytest.raises(ValueError, match="same folder name.*told apart by it. Rename one") as error:
+        evaluate(model, tmp_path, task="tracking", output=tmp_path / "report")
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+    assert not (tmp_path / "report").exists()
+
+
 def test_a_failed_run_leaves_no_report(model, tmp_path, frames):
     output = tmp_path / "report"
     folder = write_sequence(tmp_path / "S", rectangles, frames=frames[:5])

@@ -127,6 +127,24 @@ def test_present_settings_survive_the_way_through_a_trial():
     assert drawn == pytest.approx(present)
 
 
+def test_sequences_of_one_name_are_refused_before_anything_runs(folder, root, tmp_path, monkeypatch):
+    shutil.copytree(root / "mot" / "train" / "DEV", root / "mot" / "other" / "DEV")
+    monkeypatch.setattr(evaluation_items, "read_split", lambda split: ["mot/train/DEV", "mot/other/DEV"])
+
+    def run(*_):
+        raise AssertionError("nothing may run")
+
+    monkeypatch.setattr(search, "detect_sequence", run)
+    with pytest.raises(ValueError, match="same folder name, .*train/DEV and .*other/DEV: .*Rename one"):
+        tune(folder, root, trials=1, cache=tmp_path / "cache")
+
+
+def test_scores_of_one_name_do_not_replace_each_other(tmp_path):
+    detected = [made_up(tmp_path / site / "SIGN") for site in ("A", "B")]
+    with pytest.raises(ValueError, match="same folder name, .*A/SIGN and .*B/SIGN"):
+        score_settings(detected, session_settings(0.5, None))
+
+
 def test_what_cannot_be_searched_is_said(folder, root, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="Give a folder, not a name"):
         tune("kinetrack-nano", root)
