@@ -1,6 +1,7 @@
 """The API: named, typed endpoints for `gradio_client`, beside those that the page uses itself."""
 
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def add_endpoints(context: Context) -> None:
     shared = {"concurrency_limit": context.options.workers, "concurrency_id": "analysis", "show_progress": "hidden"}
 
     def analyze(video, task="both", fps=None, threshold=None, size="", model="", request: gr.Request = None):
-        return _finish(context, request, video, (model, task, fps, threshold, size), _as_json)
+        return _finish(context, request, video, (model, task, fps, threshold, size), _as_json, keep=False)
 
     def annotate(video, task="both", fps=None, threshold=None, size="", model="", request: gr.Request = None):
-        return _finish(context, request, video, (model, task, fps, threshold, size), _as_video)
+        return _finish(context, request, video, (model, task, fps, threshold, size), _as_video, keep=True)
 
     def tell_limits() -> dict:
         options = context.options
@@ -57,17 +58,36 @@ def add_endpoints(context: Context) -> None:
     buttons[2].click(tell_limits, None, limits, api_name="limits", api_description=_LIMITS, queue=False)
 
 
-def _finish(context: Context, request: gr.Request, video: str, values: tuple, form: Callable[[Finished], object]):
-    """The result of an analysis in the form of an endpoint; a sentence where there is none."""
-    context.workspaces.of(request.session_hash).cancelled.clear()
+def _finish(
+    context: Context, request: gr.Request, video: str, values: tuple, form: Callable[[Finished], object], *, keep: bool
+):
+    """The result of an analysis in the form of an endpoint; a sentence where there is none.
+
+    Args:
+        context: of the demo.
+        request: of the call.
+        video: path of the upload.
+        values: for `read_choices`.
+        form: makes the answer.
+        keep: whether the answer names a file, which Gradio serves later: the result then stays until the session ends
+            or the sweep comes by. Else, and after an error, its files are deleted at once.
+    """
+    session, kept = request.session_hash, False
+    purpose = f"api-{uuid.uuid4().hex}"  # of this call alone: a client may have several running
+    context.workspaces.of(session).cancelled.clear()
     try:
         choices = read_choices(context.networks, *values)
-        for news in work(context, request.session_hash, "api", video, choices):
+        for news in work(context, session, purpose, video, choices):
             if isinstance(news, Finished):
-                return form(news)
+                answer = form(news)
+                kept = keep
+                return answer
     except Exception as error:
         text = sentence(error, *([Path(video)] if video else [])) if str(error) else "The analysis was cancelled."
         raise gr.Error(text, print_exception=False) from None
+    finally:
+        if not kept:
+            context.workspaces.drop_results(session, purpose)
     raise AssertionError("unreachable: an analysis ends with a result or an error")
 
 

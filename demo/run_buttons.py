@@ -60,8 +60,14 @@ class RunButtons:
             concurrency_id="analysis",
             **PRIVATE,
         )
+        inputs[0].change(self._claim, inputs=inputs[0], queue=False, **PRIVATE)
         job.failure(self._turned_away, outputs=[status, *buttons], queue=False, **PRIVATE)
         self.cancel.click(self._cancel, outputs=status, queue=False, **PRIVATE)
+
+    def _claim(self, video: str | None, request: gr.Request) -> None:
+        """Notes at once whose an upload is, so that another page with the same file does not take it along."""
+        if video:
+            self.context.workspaces.claim(request.session_hash, Path(video))
 
     def _wait(self, request: gr.Request):
         self.context.workspaces.of(request.session_hash).cancelled.clear()

@@ -33,10 +33,10 @@ def work(
     if not video:
         raise Refused("Choose a video first: upload one, record one, or take the example.")
     path = Path(video)
+    workspace = context.workspaces.of(session)
+    context.workspaces.claim(session, path)  # before the look: from here on, no other page that is left deletes it
     if not path.is_file():
         raise Refused("This video is no longer here: files go when their page is left. Upload it again.")
-    workspace = context.workspaces.of(session)
-    context.workspaces.claim(session, path)
     measure(path, choices.fps, context.options)
     folder = context.workspaces.result_folder(session, purpose)
     network = context.networks.get(choices.model)

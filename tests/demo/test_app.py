@@ -5,6 +5,8 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from gradio_client.exceptions import AppError
 from kinetrack.demo.app import _settings_of
 from kinetrack.demo.context import UNKNOWN_ERROR, sentence
 from kinetrack.demo.controls import read_choices, read_page, read_size
-from kinetrack.demo.jobs import Choices
+from kinetrack.demo.jobs import Choices, Finished
 from kinetrack.demo.limits import Refused
 from kinetrack.demo.result_view import result_view
 from kinetrack.demo.work import work
@@ -160,6 +162,71 @@ def one_visit(demo, path) -> dict:
     # Else the page's end might be noticed when the next visitor has uploaded the same file, which has the same place.
     demo.context.workspaces.close(visitor.session_hash)
     return without_timing(found)
+
+
+def test_two_calls_of_one_visitor_do_not_delete_each_others_files(context, video_path, monkeypatch):
+    from kinetrack.demo import work as module
+    from kinetrack.demo.app import build_app
+
+    (annotate,) = [call.fn for call in build_app(context).fns.values() if call.api_name == "annotate"]
+    run, turns = module.run_job, iter("12")
+    written, begun = threading.Event(), threading.Event()
+
+    def run_in_turns(*arguments):
+        first = next(turns) == "1"
+        if not first:
+            begun.set()
+        for news in run(*arguments):
+            if first and isinstance(news, Finished):  # its files are written: now the other call begins
+                written.set()
+                assert begun.wait(60)
+            yield news
+
+    monkeypatch.setattr(module, "run_job", run_in_turns)
+    with ThreadPoolExecutor(2) as pool:
+        call = (annotate, str(video_path), "tracking")
+        request = SimpleNamespace(session_hash="a")
+        first = pool.submit(*call, request=request)
+        assert written.wait(60)
+        second = pool.submit(*call, request=request)
+        paths = [Path(first.result()), Path(second.result())]
+    assert paths[0] != paths[1] and all(path.is_file() for path in paths)
+    context.workspaces.close("a")
+    assert not any(path.exists() for path in paths)
+
+
+def test_files_of_a_call_stay_only_where_they_are_still_to_be_served(demo, client, video_path):
+    folder = demo.context.workspaces.of(client.session_hash).folder
+    video = handle_file(video_path)
+    client.predict(video=video, api_name="/analyze")
+    with pytest.raises(AppError):
+        client.predict(video=video, threshold=3, api_name="/analyze")
+    assert folder.is_dir() and not list(folder.iterdir())
+    client.predict(video=video, task="tracking", api_name="/annotate")
+    client.predict(video=video, api_name="/analyze")
+    (kept,) = folder.iterdir()
+    assert list(kept.rglob("annotated.mp4"))
+
+
+@pytest.mark.parametrize("place", ["kt-video", "kt-compare-video"])
+def test_an_upload_is_its_pages_own_as_soon_as_the_page_shows_it(context, tmp_path, place):
+    from kinetrack.demo.app import build_app
+
+    app = build_app(context)
+    (number,) = [key for key, block in app.blocks.items() if getattr(block, "elem_id", None) == place]
+    (claim,) = [dependency for dependency in app.fns.values() if (number, "change") in dependency.targets]
+    assert not claim.queue and claim.api_visibility == "private"
+    spaces = context.workspaces
+    upload = spaces.root / "same" / "clip.mp4"
+    upload.parent.mkdir(parents=True)
+    upload.touch()
+    for session in "ab":
+        claim.fn(str(upload), SimpleNamespace(session_hash=session))
+    claim.fn(None, SimpleNamespace(session_hash="b"))  # the video is taken away again
+    spaces.close("a")
+    assert upload.exists()
+    spaces.close("b")
+    assert not upload.exists()
 
 
 def test_files_of_a_visitor_are_deleted_when_the_visitor_leaves(demo, video_path, tmp_path):
