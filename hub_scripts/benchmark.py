@@ -5,7 +5,7 @@
 | speed | frames a second from a file, by backend and stage | `benchmark_speed.py` |
 | backends | the step alone, by backend | `benchmark_speed.py` |
 | parts | encoder, motion, propagation, attention and heads of clips and steps | `benchmark_parts.py` |
-| comparisons | single-task models, other video models, the ratios promised | `benchmark_comparisons.py` |
+| comparisons | single-task models, other video models, the ratios that are our goals | `benchmark_comparisons.py` |
 | trackers | RF-DETR with ByteTrack | `benchmark_stack.py` |
 | memory | peak of `kinetrack analyze` | `benchmark_memory.py` |
 | recurrence | the scan and a plain loop | `benchmark_recurrence.py` |
@@ -116,7 +116,7 @@ def run_benchmark(
         "speed": lambda: _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, exported),
         "parts": lambda: {"parts": _measure_parts(lengths, dtypes, device)},
         "comparisons": lambda: {"comparisons": _measure_comparisons(device, seconds, rivals)},
-        "trackers": lambda: {"trackers": _measure_trackers(device, seconds)},
+        "trackers": lambda: {"trackers": _measure_trackers(model, device, allow_untrained, seconds)},
         "memory": lambda: {"memory": _measure_memory(model, allow_untrained)},
         "recurrence": lambda: {"recurrence": _measure_recurrence(lengths, device)},
         "association": lambda: {"association": _measure_association(mot_data)},
@@ -174,10 +174,12 @@ def _measure_comparisons(device, seconds, rivals) -> dict:
     return measure_comparisons(device, seconds, tuple(rivals or RIVALS))
 
 
-def _measure_trackers(device, seconds) -> dict:
+def _measure_trackers(model, device, allow_untrained, seconds) -> dict:
+    from ..processing.loading import load_model
     from .benchmark_stack import measure_stack
 
-    return measure_stack(device, seconds)
+    network, _ = load_model(model, device, allow_untrained=allow_untrained)
+    return measure_stack(network, Path(model).name, seconds)
 
 
 def _measure_memory(model, allow_untrained) -> dict:

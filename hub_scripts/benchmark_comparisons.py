@@ -1,4 +1,4 @@
-"""KineTrack beside what people use: in one run, in turns, on the same frames; and the ratios that are promised."""
+"""KineTrack beside what people use: in one run, in turns, on the same frames; and the ratios that are our goals."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -142,8 +142,8 @@ def measure_convgru(channels: int = 256, side: int = 14, device: str = "cpu", se
     return {"channels": channels, "map": [side, side], "frames": FRAMES, "ms": _dicts(times), "ratio": ratio}
 
 
-def check_promises(report: dict) -> list[dict]:
-    """The ratios that were promised, as far as the report has them: name, value, limit, met."""
+def check_goals(report: dict) -> list[dict]:
+    """The ratios that are our goals, as far as the report has them: name, value, limit, met."""
     found = []
 
     def add(name, value, limit, at_most=True):
@@ -170,7 +170,7 @@ def check_promises(report: dict) -> list[dict]:
 def measure_comparisons(
     device: str = "cpu", seconds: float = 20.0, rivals: Sequence[str] = tuple(RIVALS), presets=("nano", "base")
 ) -> dict:
-    """Everything above for both presets, 224², and what was promised."""
+    """Everything above for both presets, 224², and what was to be reached."""
     size, report = (224, 224), {}
     for name, measure in (("sharing", measure_sharing), ("step", measure_step), ("scaling", measure_scaling)):
         report[name] = in_steps(name, {preset: partial(measure, preset, size, device, seconds) for preset in presets})
@@ -178,7 +178,7 @@ def measure_comparisons(
     base = make_preset("base").to(device)
     steps = {name: partial(measure_rival, base, name, device, seconds) for name in rivals}
     report["rivals"] = in_steps("rivals", steps)
-    return report | {"promises": check_promises(report)}
+    return report | {"goals": check_goals(report)}
 
 
 def _runner(model, *inputs, **named) -> Callable[[], None]:

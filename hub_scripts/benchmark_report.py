@@ -79,9 +79,9 @@ def _parts(rows: list[dict]) -> list[str]:
 
 
 def _comparisons(report: dict) -> list[str]:
-    lines = _head("ratio", "value", "promised", "met", words=1)
-    for promise in report["promises"]:
-        lines.append(_row(promise["name"], promise["value"], promise["limit"], "yes" if promise["met"] else "no"))
+    lines = _head("ratio", "value", "our goal", "met", words=1)
+    for goal in report["goals"]:
+        lines.append(_row(goal["name"], goal["value"], goal["limit"], "yes" if goal["met"] else "no"))
     lines += ["", *_head("16 frames", "parameters, M", "own input, ms", "at 224², ms", "KineTrack-base, ms", "ratio")]
     for row in report["rivals"]:
         times = row["ms"]

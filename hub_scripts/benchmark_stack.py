@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from .benchmark_clock import time_in_turns
-from .benchmark_parts import make_preset
 
 # Boxes a frame that the tracker is given; random weights detect nothing.
 _BOXES = 20
@@ -12,10 +11,16 @@ _BOXES = 20
 _SIDE = 560
 
 
-def measure_stack(device: str = "cpu", seconds: float = 10.0) -> dict:
-    """One frame through a detector and ByteTrack, beside one step of `kinetrack-nano`, which also knows actions.
+def measure_stack(network, name: str, seconds: float = 10.0) -> dict:
+    """One frame through a detector and ByteTrack, beside one step of a model, which also knows actions.
 
-    Random weights; both trackers get the same boxes, since what is detected does not change a detector's cost.
+    The detector's weights are random; both trackers get the same boxes, since what is detected does not change a
+    detector's cost.
+
+    Args:
+        network: the model, on its device.
+        name: of the model.
+        seconds: to spend.
 
     Returns:
         `ms` (a `Timing`) and `model_input` by name.
@@ -26,7 +31,7 @@ def measure_stack(device: str = "cpu", seconds: float = 10.0) -> dict:
 
     from ..processing.tracking_kinetrack import Detections, KineTracker
 
-    nano = make_preset("nano").to(device)
+    device = str(network.device)
     detector = RfDetrForObjectDetection(RfDetrConfig()).eval().to(device)
     frame, picture = torch.randn(1, 1, 3, 352, 640, device=device), torch.randn(1, 3, _SIDE, _SIDE, device=device)
     rng = np.random.default_rng(0)
@@ -34,11 +39,11 @@ def measure_stack(device: str = "cpu", seconds: float = 10.0) -> dict:
     boxes, scores = np.concatenate([corners, corners + (40, 90)], 1), np.full(_BOXES, 0.9)
     trackers = KineTracker(), ByteTrackTracker()
     with torch.inference_mode():
-        state = nano(frame).state
+        state = network(frame).state
 
     def ours():
         with torch.inference_mode():
-            nano(frame, state=state)
+            network(frame, state=state)
         trackers[0].update(Detections(boxes, scores))
 
     def theirs():
@@ -46,6 +51,6 @@ def measure_stack(device: str = "cpu", seconds: float = 10.0) -> dict:
             detector(picture)
         trackers[1].update(supervision.Detections(xyxy=boxes, confidence=scores))
 
-    times = time_in_turns({"kinetrack-nano": ours, "RF-DETR + ByteTrack": theirs}, seconds, device)
-    sizes = {"kinetrack-nano": [352, 640], "RF-DETR + ByteTrack": [_SIDE, _SIDE]}
-    return {name: {"model_input": sizes[name], "ms": timing.as_dict()} for name, timing in times.items()}
+    times = time_in_turns({name: ours, "RF-DETR + ByteTrack": theirs}, seconds, device)
+    sizes = {name: [352, 640], "RF-DETR + ByteTrack": [_SIDE, _SIDE]}
+    return {row: {"model_input": sizes[row], "ms": timing.as_dict()} for row, timing in times.items()}
