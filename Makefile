@@ -116,5 +116,5 @@ bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the associati
 soak: $(DEVELOPMENT) ## Play the example 100,000 frames long, and a million made-up ones: does anything grow? (hours)
 	$(BIN)/python -m kinetrack.hub_scripts.soak --output kinetrack-soak
 
-clean: ## Remove .venv and everything else that make created
+clean: ## Remove environments, builds and caches; results stay
 	rm -rf $(VENV) $(OLDEST) $(REMOTE) .transformers-tests build dist *.egg-info .pytest_cache .ruff_cache

@@ -336,7 +336,8 @@ def _speed(benchmark: dict) -> str:
     return (
         _table(["video", "model input", "backend", "frames a second", *(f"{stage}, ms" for stage in stages)], rows)
         + f"\n\n{machine.get('accelerator') or machine['processor']}, {machine['threads']} threads, PyTorch "
-        f"{machine['torch']}, {machine['date'][:10]}; `kinetrack benchmark`."
+        f"{machine['torch']}, {machine['date'][:10]}; `kinetrack benchmark`. Where several frames are in work at once "
+        "(ONNX Runtime, OpenVINO), `model` is how long one takes from begin to end, and frames a second the throughput."
     )
 
 

@@ -190,14 +190,15 @@ def in_a_line(results: Results) -> Summary:
         return Summary("the decoder with all tokens or what it is compared with was not run", "open")
     gaps = _better(results, "answers", slots, others)
     shown = [slot for slot in slots if all(gap.low > 0 for gap in gaps[slot])]
+    listed = [*others, RULES] if RULES in results.variants() else others
     said = []
     for slot in slots:
         own = _share(results, FULL, "answers", slot)
-        rivals = " and ".join(f"{_share(results, other, 'answers', slot).mean:.0f}" for other in others)
+        rivals = ", ".join(f"{_share(results, other, 'answers', slot).mean:.0f}" for other in listed)
         said.append(f"{ASKED[slot]} {own.mean:.0f} % ({own.low:.0f} to {own.high:.0f}; {rivals})")
     measured = (
         f"a made-up corpus of {results.data['train_pairs'] + results.data['train_streets']} videos, answers on `val` "
-        f"({' and '.join(others)} in brackets): {', '.join(said)}"
+        f"(in brackets its interval; {', '.join(listed)}): {', '.join(said)}"
     )
     if not shown:
         return Summary(measured, "not shown that the decoder says more than it would without video")

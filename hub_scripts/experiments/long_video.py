@@ -242,7 +242,7 @@ class LongVideo(Experiment):
 
     def summarise(self, results: Results) -> Summary:
         """See `Experiment.summarise`."""
-        said, ageing = [], None
+        said, ageing = ["of what is read from R alone, without poses and statistics"], None
         streams = [name for name in STREAMS if name in results.variants()]
         changes = [
             100 * (measures["state_rms"]["last"] / measures["state_rms"]["first"] - 1)

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 BACKENDS = ("auto", "torch", "compile", "onnx", "openvino")
 # Of the exact ones the fastest first, by `kinetrack benchmark`; both need onnx to make the graph.
 _PREFERRED = {"openvino": "openvino", "onnx": "onnxruntime"}
-_INSTALL = "pip install 'kinetrack[export]'"
+_INSTALL = "pip install -e '.[export]' in KineTrack's folder"
 DESCRIPTION = "graph.json"
 
 
