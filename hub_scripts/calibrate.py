@@ -14,7 +14,7 @@ from .data.sources import ACTION_SET
 from .data.splits import read_split
 from .detection_cache import detect_sequence
 from .evaluate import person_label
-from .evaluation_items import Sequence, list_items
+from .evaluation_items import Sequence, check_sequences, list_items
 from .evaluation_runs import Stopwatch, classify_clip
 from .tune import score_settings, session_settings
 
@@ -75,6 +75,7 @@ def _choose_for_tracking(network, processor, data: Path) -> tuple[dict, dict]:
     sequences = [item for item in list_items(data, "dev") if isinstance(item, Sequence)]
     if not sequences:
         raise ValueError(f"The dev list names no tracking sequence that is below {data}.")
+    check_sequences(sequences)
     detected = [detect_sequence(network, processor, sequence) for sequence in sequences]
     person = person_label(network.config)
     scores = {

@@ -23,7 +23,7 @@ from .data.splits import read_split, write_splits
 from .evaluate import evaluate
 from .evaluation_items import LabelledClip
 from .train import train
-from .train_checkpoint import write_folder
+from .train_checkpoint import write_model
 from .train_config import TrainConfig, load_train_config
 from .train_statistics import Settings, train_statistics
 
@@ -70,12 +70,7 @@ def run_fold(folder: Path, number: int, folds: int, settings: TrainConfig, stati
             train(replace(settings, output=str(folder), data=replace(settings.data, splits=str(splits))))
         if not whole.is_dir():
             model, processor, _ = train_statistics(str(joint), data, statistics, splits)
-
-            def write(target: Path) -> None:
-                model.save_pretrained(target)
-                processor.save_pretrained(target)
-
-            write_folder(whole, write)
+            write_model(whole, model, processor)
         write_json_atomically(scores, score_fold(whole, Path(data), splits))
     return json.loads(scores.read_text())
 

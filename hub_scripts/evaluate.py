@@ -11,7 +11,7 @@ from ..processing.session_kinetrack import TASKS, KineTrackSession
 from .ablation import ablated
 from .atomic_files import write_atomically
 from .evaluation_actions import ActorClip, detect_actions, label_stability, read_actor, two_actors
-from .evaluation_items import EXPECTED, LabelledClip, Sequence, check_sequence, list_items
+from .evaluation_items import EXPECTED, LabelledClip, Sequence, check_sequences, list_items
 from .evaluation_runs import RegionSession, Stopwatch, classify_people, track_sequence
 from .metrics.action_metrics import score_actions
 from .metrics.evaluation_report import evaluation_markdown
@@ -87,9 +87,7 @@ def evaluate(
     clips = [item for item in items if isinstance(item, LabelledClip)] if task != "tracking" else []
     if not sequences and not clips:
         raise ValueError(f"Nothing to evaluate for task={task!r} in {data}: {EXPECTED}")
-    for sequence in sequences:
-        check_sequence(sequence)
-    check_names(sequences)
+    check_sequences(sequences)
     name = model if isinstance(model, str | os.PathLike) else type(model[0]).__name__
     if isinstance(model, str | os.PathLike):
         from ..processing.loading import load_model
@@ -259,25 +257,6 @@ def _score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence]) -> 
         {sequence.folder.name: sequence.folder for sequence in sequences},
         frames={sequence.folder.name: sequence.part for sequence in sequences if sequence.part},
     )
-
-
-def check_names(sequences: list[Sequence]) -> None:
-    """Fail where tracks and scores of one sequence would replace those of another.
-
-    Args:
-        sequences: what is to be scored together.
-
-    Raises:
-        ValueError: two of them have the same folder name.
-    """
-    known: dict[str, Path] = {}
-    for folder in (sequence.folder for sequence in sequences):
-        if folder.name in known:
-            raise ValueError(
-                f"Two sequences have the same folder name, {known[folder.name]} and {folder}: sequences are told apart "
-                "by it. Rename one of the folders, or run them one at a time."
-            )
-        known[folder.name] = folder
 
 
 def person_label(config) -> int:

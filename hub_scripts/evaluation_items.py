@@ -144,13 +144,38 @@ def read_sequence_info(folder: Path) -> dict[str, int | float]:
         raise ValueError(f"{folder / 'seqinfo.ini'}: missing or malformed {error}.") from error
 
 
-def check_sequence(sequence: Sequence) -> None:
+def check_sequences(sequences: list[Sequence]) -> None:
     """Fail before hours of work, not after.
 
     Raises:
-        FileNotFoundError: there is no ground truth, or neither a video nor images.
-        ValueError: `seqinfo.ini` is not usable, or the part does not fit it.
+        FileNotFoundError: one has no ground truth, or neither a video nor images.
+        ValueError: a `seqinfo.ini` is not usable, a part does not fit it, or two have the same folder name.
     """
+    for sequence in sequences:
+        _check_sequence(sequence)
+    check_names(sequences)
+
+
+def check_names(sequences: list[Sequence]) -> None:
+    """Fail where tracks and scores of one sequence would replace those of another.
+
+    Args:
+        sequences: what is to be scored together.
+
+    Raises:
+        ValueError: two of them have the same folder name.
+    """
+    known: dict[str, Path] = {}
+    for folder in (sequence.folder for sequence in sequences):
+        if folder.name in known:
+            raise ValueError(
+                f"Two sequences have the same folder name, {known[folder.name]} and {folder}: sequences are told apart "
+                "by it. Rename one of the folders, or run them one at a time."
+            )
+        known[folder.name] = folder
+
+
+def _check_sequence(sequence: Sequence) -> None:
     folder = sequence.folder
     if not (folder / "gt" / "gt.txt").is_file():
         raise FileNotFoundError(f"No such file: {folder / 'gt' / 'gt.txt'}")

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from .atomic_files import write_json_atomically
 from .data.splits import SPLITS_DIR
-from .train_checkpoint import write_folder
+from .train_checkpoint import write_model
 
 
 def teach_from_command_line(description: str, settings, teach: Callable, record: str) -> None:
@@ -33,11 +32,5 @@ def teach_from_command_line(description: str, settings, teach: Callable, record:
         parser.error(f"{arguments['output']} is there already. Give another --output.")
     output, splits, *given = (arguments.pop(name) for name in ("output", "splits", "model", "data"))
     model, processor, found = teach(*given, type(settings)(**arguments), splits)
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        write_json_atomically(folder / record, arguments | found)
-
-    write_folder(output, write)
+    write_model(output, model, processor, {record: arguments | found})
     print(json.dumps(found, indent=2))

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from .atomic_files import write_json_atomically
-from .train_checkpoint import Progress, load_checkpoint, save_checkpoint, write_folder
+from .train_checkpoint import Progress, load_checkpoint, save_checkpoint, write_model
 from .train_config import TrainConfig
 from .train_data import training_streams
 from .train_log import TrainingLog
@@ -203,12 +203,7 @@ class TrainingRun:
         if not self.accelerator.is_main_process:
             return
         model.config.trained = trained
-
-        def write(folder: Path) -> None:
-            model.save_pretrained(folder, state_dict=weights)
-            self.processor.save_pretrained(folder)
-
-        write_folder(self.output / name, write)
+        write_model(self.output / name, model, self.processor, state_dict=weights)
 
     def _bare_objective(self) -> Objective:
         return self.accelerator.unwrap_model(self.objective)

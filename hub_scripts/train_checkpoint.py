@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from .atomic_files import write_json_atomically
 from .train_optimizer import WeightAverage
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,26 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     write(staging)
     replace_folder(staging, folder)
+
+
+def write_model(folder: Path, model, processor, records: dict[str, dict] | None = None, **options) -> None:
+    """Writes a model and its processor as `write_folder` does.
+
+    Args:
+        folder: for them.
+        model: to be saved.
+        processor: likewise.
+        records: contents of JSON files beside them, by name.
+        options: of `model.save_pretrained`.
+    """
+
+    def write(staging: Path) -> None:
+        model.save_pretrained(staging, **options)
+        processor.save_pretrained(staging)
+        for name, content in (records or {}).items():
+            write_json_atomically(staging / name, content)
+
+    write_folder(folder, write)
 
 
 def replace_folder(staging: Path, folder: Path) -> None:

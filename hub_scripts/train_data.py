@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ class TrainingStreams:
         """How the clips of the last stream are made."""
         return self.loaders[-1][1].dataset.form
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the clips and classes that are learned from: what a run may go on with."""
         clips = [(_names(loader.dataset.sources), list(loader.dataset.strata)) for _, loader in self.loaders]

@@ -16,8 +16,8 @@ from ..processing.session_kinetrack import tracker_settings
 from ..processing.tracking_kinetrack import KineTracker
 from .atomic_files import update_json_atomically
 from .detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections, track_detections
-from .evaluate import check_names, person_label
-from .evaluation_items import Sequence, check_sequence, list_items, read_sequence_info
+from .evaluate import person_label
+from .evaluation_items import Sequence, check_names, check_sequences, list_items, read_sequence_info
 
 OBJECTIVE = ("HOTA", "MOTA", "IDF1")
 CACHE = Path("~/.cache/kinetrack/detections")
@@ -62,9 +62,7 @@ def tune(
     sequences = [item for item in list_items(data, split) if isinstance(item, Sequence)]
     if not sequences:
         raise ValueError(f"The {split} list names no tracking sequence that is below {data}.")
-    for sequence in sequences:
-        check_sequence(sequence)
-    check_names(sequences)
+    check_sequences(sequences)
     network, processor = load_model(folder)
     person, config = person_label(network.config), network.config
     detected = _detections(network, processor, sequences, folder, Path(cache or CACHE).expanduser())
