@@ -237,7 +237,6 @@ class _AudioTrack:
                     self._output.mux(ready)
             except av.error.FFmpegError as error:
                 logger.warning("The sound ends at %.1f s: what follows cannot be written (%s).", time, error)
-                self._resampler = None
                 self.close(flush=False)
                 return
 
@@ -285,7 +284,7 @@ class _AudioTrack:
         if flush and self._resampler is not None:
             for packet in self._stream.encode(None):
                 self._output.mux(packet)
-        self._packets = None
+        self._packets = self._resampler = None
         if self._input is not None:
             self._input.close()
             self._input = None

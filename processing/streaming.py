@@ -389,13 +389,12 @@ class _Saver:
                 self.save()
             except OSError as error:
                 logger.warning("%s", error)
-                self._due = time.monotonic() + self.every
 
     def save(self) -> None:
         """Saves now."""
+        self._due = time.monotonic() + self.every
         if self.path is not None:
             for one in self.streams:
                 one.flush()
             self.states |= {one.name: one.session.state_dict() for one in self.streams}
             write_states(self.path, self.states)
-            self._due = time.monotonic() + self.every
