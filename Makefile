@@ -113,7 +113,7 @@ bundle: $(DEVELOPMENT) ## Make a Hub repository of the shipped model in ./kinetr
 bench: $(DEVELOPMENT) ## Measure speed, memory, the recurrence and the association
 	$(BIN)/kinetrack benchmark --output kinetrack-benchmark
 
-soak: $(DEVELOPMENT) ## Play the example 100,000 frames long, and a million made-up ones: does anything grow? (hours)
+soak: $(DEVELOPMENT) ## Play the example 100,000 frames long, and a million made-up ones: does anything grow? (half an hour)
 	$(BIN)/python -m kinetrack.hub_scripts.soak --output kinetrack-soak
 
 clean: ## Remove environments, builds and caches; results stay

@@ -38,19 +38,23 @@ class EncoderAndHeads(nn.Module):
 
     Args:
         model: a KineTrack model with both heads.
+        differences: whether the differences to the frame before are still added to the features.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, differences: bool = False):
         super().__init__()
         self.encoder, self.action_head, self.tracking_head = (
             model.kinetrack.encoder,
             model.action_head,
             model.tracking_head,
         )
+        self.motion = model.kinetrack.motion if differences else None
 
-    def forward(self, frames: torch.Tensor):
-        """(N, 3, H, W) to logits and detection maps."""
-        features, pyramid, *_ = self.encoder(frames)
+    def forward(self, frame: torch.Tensor, previous: torch.Tensor | None = None):
+        """(1, 3, H, W), and what the differences need of the frame before, to logits and detection maps."""
+        features, pyramid, fine, _ = self.encoder(frame)
+        if self.motion is not None:
+            features = features + self.motion(fine, 1, None, previous, torch.ones(1, dtype=torch.bool))[0]
         valid = torch.ones_like(features[:, :1])  # (N, 1, H/16, W/16)
         logits, _ = self.action_head(features.mean((2, 3)))
         return logits, self.tracking_head(pyramid, features, valid[:, 0] / valid[0].numel(), valid)
@@ -60,17 +64,22 @@ def measure_step(preset: str, size: tuple[int, int], device: str = "cpu", second
     """The streaming step beside the same encoder and heads alone.
 
     Returns:
-        Timings of `step` and `encoder and heads`, and their ratio.
+        Timings of `step`, of `encoder and heads` and of these `with differences`; `ratio`, step over encoder and heads,
+        and `ratio_with_differences`, what is left of it once both sides look at the frame before.
     """
     model = make_preset(preset).to(device)
     frame = torch.randn(1, 1, 3, *size, device=device)
     with torch.inference_mode():
         state = model(frame).state
-    alone = EncoderAndHeads(model)
-    runs = {"step": _runner(model, frame, state=state), "encoder and heads": _runner(alone, frame[:, 0])}
+    runs = {
+        "step": _runner(model, frame, state=state),
+        "encoder and heads": _runner(EncoderAndHeads(model), frame[:, 0]),
+        "with differences": _runner(EncoderAndHeads(model, differences=True), frame[:, 0], previous=state.motion),
+    }
     times = time_in_turns(runs, seconds, device)
-    ratio = times["step"].p50 / times["encoder and heads"].p50
-    return {"preset": preset, "model_input": list(size), "ms": _dicts(times), "ratio": ratio}
+    whole, bare, differing = (times[name].p50 for name in runs)
+    ratios = {"ratio": whole / bare, "ratio_with_differences": whole / differing}
+    return {"preset": preset, "model_input": list(size), "ms": _dicts(times)} | ratios
 
 
 def measure_scaling(preset: str, size: tuple[int, int], device: str = "cpu", seconds: float = 10.0) -> dict:
@@ -155,7 +164,7 @@ def check_goals(report: dict) -> list[dict]:
             f"joint / sum of single-task models, {row['preset']}", row["ratio"], 0.6 if row["preset"] == "base" else 0.7
         )
     for row in report.get("step", []):
-        add(f"step / encoder and heads, {row['preset']}", row["ratio"], 1.15)
+        add(f"step / encoder and heads, {row['preset']}, {'×'.join(map(str, row['model_input']))}", row["ratio"], 1.15)
     for row in report.get("scaling", []):
         add(f"propagation and attention in a clip, {row['preset']}", row["temporal_share"], 0.10)
         add(f"cost per frame at T = 128 / T = 8, {row['preset']}", row["ratio"], 1.1)
@@ -170,10 +179,16 @@ def check_goals(report: dict) -> list[dict]:
 def measure_comparisons(
     device: str = "cpu", seconds: float = 20.0, rivals: Sequence[str] = tuple(RIVALS), presets=("nano", "base")
 ) -> dict:
-    """Everything above for both presets, 224², and what was to be reached."""
-    size, report = (224, 224), {}
-    for name, measure in (("sharing", measure_sharing), ("step", measure_step), ("scaling", measure_scaling)):
+    """Everything above for both presets, 224², the step also as large as streams are, and what was to be reached."""
+    size, streams, report = (224, 224), (352, 640), {}
+    for name, measure in (("sharing", measure_sharing), ("scaling", measure_scaling)):
         report[name] = in_steps(name, {preset: partial(measure, preset, size, device, seconds) for preset in presets})
+    steps = {
+        f"{preset}, {form[0]}×{form[1]}": partial(measure_step, preset, form, device, seconds)
+        for preset in presets
+        for form in (size, streams)
+    }
+    report["step"] = in_steps("step", steps)
     report["convgru"] = measure_convgru(device=device, seconds=seconds)
     base = make_preset("base").to(device)
     steps = {name: partial(measure_rival, base, name, device, seconds) for name in rivals}

@@ -197,6 +197,8 @@ class KineTrackModel(KineTrackPreTrainedModel):
             (B, R, H/stride, W/stride), R = 1 without boxes; zero for boxes outside or not finite.
         """
         stride = stride or self.config.feature_stride
+        if pixel_mask is None and boxes is None:
+            return torch.ones(batch, 1, height // stride, width // stride, device=device)
         if pixel_mask is None:
             extent = torch.tensor([[width, height]], device=device, dtype=torch.float32).expand(batch, 2)
         else:

@@ -188,8 +188,27 @@ def test_ratios_are_what_their_timings_say_and_are_held_against_our_goals():
     assert sharing["ratio"] == pytest.approx(
         times["joint"]["p50"] / (times["actions"]["p50"] + times["tracking"]["p50"])
     )
+    times = step["ms"]
+    assert step["ratio"] == pytest.approx(times["step"]["p50"] / times["encoder and heads"]["p50"])
+    assert step["ratio_with_differences"] == pytest.approx(times["step"]["p50"] / times["with differences"]["p50"])
     goals = check_goals({"sharing": [sharing | {"ratio": 0.69}], "step": [step | {"ratio": 1.2}]})
     assert [(goal["limit"], goal["met"]) for goal in goals] == [("≤ 0.7", True), ("≤ 1.15", False)]
+    assert goals[1]["name"] == "step / encoder and heads, nano, 64×64"
+
+
+def test_encoder_and_heads_see_the_frame_before_only_through_differences():
+    from kinetrack.hub_scripts.benchmark_comparisons import EncoderAndHeads
+    from kinetrack.hub_scripts.benchmark_parts import make_preset
+
+    model = make_preset("nano")
+    frame = torch.randn(1, 3, 64, 64)
+    memories = [torch.randn(1, model.config.motion_channels, 8, 8) for _ in range(2)]
+    with torch.inference_mode():
+        alone, differing = (
+            [net(frame, past)[0] for past in memories]
+            for net in (EncoderAndHeads(model), EncoderAndHeads(model, differences=True))
+        )
+    assert torch.equal(*alone) and not torch.equal(*differing)
 
 
 def test_backends_are_compared_with_pytorch(model_folder, monkeypatch, tmp_path):
