@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .process_memory import release_free_memory
+
 T = TypeVar("T")
 
 
@@ -105,6 +107,7 @@ def peak_memory(run: Callable[[], object], device: str = "cpu") -> float | None:
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not Path("/proc/self/statm").exists():
         return None
+    release_free_memory()  # or the run would take from what is resident already
     with _ResidentPeak() as peak:
         run()
     return peak.above / 2**20

@@ -1,5 +1,6 @@
 """How much memory this process has, now and at its peak."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -22,3 +23,10 @@ def peak_resident_mib() -> float:
         lines = status.read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def release_free_memory() -> None:
+    """Gives the system back what was freed but kept for later, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
