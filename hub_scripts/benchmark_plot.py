@@ -56,7 +56,7 @@ def _draw_parts(axes, report) -> None:
     axes.set(title="Cost of a clip's frame", xlabel="T", ylabel="ms a frame", xscale="log", ylim=(0, None))
     axes.set_xticks(sorted({row["frames"] for row in rows}), [str(t) for t in sorted({row["frames"] for row in rows})])
     axes.minorticks_off()
-    axes.legend(frameon=False)
+    _put_legend_below(axes, 2)
 
 
 def _draw_shares(axes, report) -> None:
@@ -69,7 +69,11 @@ def _draw_shares(axes, report) -> None:
         axes.barh(names, shares, left=left, label=part)
         left = [start + share for start, share in zip(left, shares, strict=True)]
     axes.set(title=f"Where the time of a clip goes, T = {longest}", xlabel="% of the parts", xlim=(0, 100))
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    _put_legend_below(axes, 3)
+
+
+def _put_legend_below(axes, columns: int) -> None:
+    axes.legend(frameon=False, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 
 
 def _draw_rivals(axes, report) -> None:
