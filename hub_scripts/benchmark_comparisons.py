@@ -54,7 +54,8 @@ class EncoderAndHeads(nn.Module):
         """(1, 3, H, W), and what the differences need of the frame before, to logits and detection maps."""
         features, pyramid, fine, _ = self.encoder(frame)
         if self.motion is not None:
-            features = features + self.motion(fine, 1, None, previous, torch.ones(1, dtype=torch.bool))[0]
+            seen = torch.ones(1, dtype=torch.bool, device=frame.device)
+            features = features + self.motion(fine, 1, None, previous, seen)[0]
         valid = torch.ones_like(features[:, :1])  # (N, 1, H/16, W/16)
         logits, _ = self.action_head(features.mean((2, 3)))
         return logits, self.tracking_head(pyramid, features, valid[:, 0] / valid[0].numel(), valid)
