@@ -1,4 +1,4 @@
-"""Long clips, a few frames at a time, where frames do not depend on each other."""
+"""Long clips, a few frames at a time: where frames do not depend on each other, and where a state is carried on."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 
 # On a CPU the maps of a few frames stay in its caches; those of a long clip at once take twice the time a frame.
 _FRAMES_AT_ONCE = 4
+_STEPS_AT_ONCE = 16  # of a recurrence, whose maps are smaller
 
 
 def in_pieces(compute: Callable[..., tuple], *frames: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -15,10 +16,36 @@ def in_pieces(compute: Callable[..., tuple], *frames: torch.Tensor) -> tuple[tor
         compute: takes tensors (N, ...) and gives a tuple of tensors (N, ...), or None where it has nothing.
         frames: its inputs.
     """
-    first = frames[0]
-    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if first.device.type != "cpu" or torch.is_grad_enabled() or tracing or len(first) <= _FRAMES_AT_ONCE:
+    if len(frames[0]) <= _FRAMES_AT_ONCE or not _has_caches_to_keep(frames[0]):
         return compute(*frames)
     pieces = zip(*(tensor.split(_FRAMES_AT_ONCE) for tensor in frames), strict=True)
     found = zip(*(compute(*piece) for piece in pieces), strict=True)
     return tuple(None if maps[0] is None else torch.cat(maps) for maps in found)
+
+
+def carried_in_pieces(
+    compute: Callable[..., tuple], features: torch.Tensor, frame_mask: torch.Tensor | None, state: tuple | None
+) -> tuple[torch.Tensor, tuple]:
+    """Output and new state of a recurrence; in inference on a CPU it goes through a few frames at a time.
+
+    Args:
+        compute: takes features (B, T, ...), a mask of frames (B, T) or None and a state or None, and gives features of
+            the same shape and the new state.
+        features: (B, T, ...).
+        frame_mask: (B, T) or None.
+        state: of what came before, or None.
+    """
+    if features.shape[1] <= _STEPS_AT_ONCE or not _has_caches_to_keep(features):
+        return compute(features, frame_mask, state)
+    found = []
+    for begin in range(0, features.shape[1], _STEPS_AT_ONCE):
+        piece = slice(begin, begin + _STEPS_AT_ONCE)
+        mask = None if frame_mask is None else frame_mask[:, piece]
+        part, state = compute(features[:, piece], mask, state)
+        found.append(part)
+    return torch.cat(found, dim=1), state
+
+
+def _has_caches_to_keep(features: torch.Tensor) -> bool:
+    tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return features.device.type == "cpu" and not torch.is_grad_enabled() and not tracing

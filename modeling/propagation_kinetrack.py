@@ -16,6 +16,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..modeling.pieces_kinetrack import carried_in_pieces
+
 
 def loop_scan(gate: torch.Tensor, value: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
     """h_t = h_{t-1} + z_t * (v_t - h_{t-1}), one frame after the other.
@@ -209,6 +211,13 @@ class TemporalPropagation(GradientCheckpointingLayer):
         Returns:
             F of the same shape, and the new state.
         """
+        if self.bidirectional:
+            return self._propagate(features, cell_mask, frame_mask, state)
+        return carried_in_pieces(
+            lambda piece, mask, past: self._propagate(piece, cell_mask, mask, past), features, frame_mask, state
+        )
+
+    def _propagate(self, features, cell_mask, frame_mask, state):
         inputs = self._mix_space(self.norm(features) * cell_mask)
         hidden, cache = state if state is not None else (None, self._empty_cache(inputs))
         inputs, cache = self._convolve_time(inputs, cache, frame_mask)  # u

@@ -285,6 +285,21 @@ def test_block_of_any_split_equals_the_clip(make_config, scatter, scan, kernel):
                 torch.testing.assert_close(now, then, rtol=1e-9, atol=1e-12)
 
 
+def test_long_clips_go_through_a_block_in_pieces(make_config, scatter, monkeypatch):
+    block = make_block(make_config, scatter, temporal_kernel_size=3)
+    features, cells = torch.randn(2, 40, 3, 4, 4, dtype=torch.float64), torch.ones(2, 1, 3, 4, 1, dtype=torch.float64)
+    valid = torch.arange(40) < torch.tensor([[40], [10]])  # the second ends within the first piece
+    lengths, mix = [], block._mix_space
+    monkeypatch.setattr(block, "_mix_space", lambda inputs: lengths.append(inputs.shape[1]) or mix(inputs))
+    learned, learned_state = block(features, cells, valid)  # with gradients the whole clip at once
+    with torch.no_grad():
+        seen, state = block(features, cells, valid)
+    assert lengths == [40, 16, 16, 8]
+    torch.testing.assert_close(seen[valid], learned.detach()[valid], rtol=1e-9, atol=1e-12)
+    for now, then in zip(state, learned_state, strict=True):
+        torch.testing.assert_close(now, then.detach(), rtol=1e-9, atol=1e-12)
+
+
 def test_block_equals_its_equations(make_config, scatter):
     block = make_block(make_config, scatter, temporal_kernel_size=3)
     features = torch.randn(1, 5, 3, 4, 4, dtype=torch.float64)
