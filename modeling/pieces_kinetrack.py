@@ -16,7 +16,7 @@ def in_pieces(compute: Callable[..., tuple], *frames: torch.Tensor) -> tuple[tor
         compute: takes tensors (N, ...) and gives a tuple of tensors (N, ...), or None where it has nothing.
         frames: its inputs.
     """
-    if len(frames[0]) <= _FRAMES_AT_ONCE or not _has_caches_to_keep(frames[0]):
+    if not _has_caches_to_keep(frames[0]) or len(frames[0]) <= _FRAMES_AT_ONCE:
         return compute(*frames)
     pieces = zip(*(tensor.split(_FRAMES_AT_ONCE) for tensor in frames), strict=True)
     found = zip(*(compute(*piece) for piece in pieces), strict=True)
@@ -35,7 +35,7 @@ def carried_in_pieces(
         frame_mask: (B, T) or None.
         state: of what came before, or None.
     """
-    if features.shape[1] <= _STEPS_AT_ONCE or not _has_caches_to_keep(features):
+    if not _has_caches_to_keep(features) or features.shape[1] <= _STEPS_AT_ONCE:
         return compute(features, frame_mask, state)
     found = []
     for begin in range(0, features.shape[1], _STEPS_AT_ONCE):
@@ -47,5 +47,6 @@ def carried_in_pieces(
 
 
 def _has_caches_to_keep(features: torch.Tensor) -> bool:
+    """Whether pieces are worth it; to be asked before lengths are, which exporters would take for constants."""
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return features.device.type == "cpu" and not torch.is_grad_enabled() and not tracing
