@@ -10,6 +10,7 @@ from torch import nn
 from .benchmark_baselines import RIVALS, ConvGRU
 from .benchmark_clock import in_steps, time_in_turns
 from .benchmark_parts import make_preset, measure_form
+from .benchmark_report import model_input
 
 FRAMES = 16
 
@@ -165,7 +166,7 @@ def check_goals(report: dict) -> list[dict]:
             f"joint / sum of single-task models, {row['preset']}", row["ratio"], 0.6 if row["preset"] == "base" else 0.7
         )
     for row in report.get("step", []):
-        add(f"step / encoder and heads, {row['preset']}, {'×'.join(map(str, row['model_input']))}", row["ratio"], 1.15)
+        add(f"step / encoder and heads, {row['preset']}, {model_input(row)}", row["ratio"], 1.15)
     for row in report.get("scaling", []):
         add(f"propagation and attention in a clip, {row['preset']}", row["temporal_share"], 0.10)
         add(f"cost per frame at T = 128 / T = 8, {row['preset']}", row["ratio"], 1.1)

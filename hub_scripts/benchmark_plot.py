@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .atomic_files import atomic_path
+from .benchmark_report import model_input
 
 
 def plot_report(report: dict, path: Path) -> bool:
@@ -37,7 +38,7 @@ def plot_report(report: dict, path: Path) -> bool:
 
 def _draw_speed(axes, report) -> None:
     rows = report["speed"][::-1]  # the first on top
-    names = [f"{row['backend']}, {'×'.join(map(str, row['model_input']))}" for row in rows]
+    names = [f"{row['backend']}, {model_input(row)}" for row in rows]
     bars = axes.barh(names, [row["frames_per_second"] for row in rows], color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.margins(x=0.1)
@@ -51,7 +52,7 @@ def _draw_parts(axes, report) -> None:
         chosen = [
             row for row in rows if (row["preset"], tuple(row["model_input"]), row["dtype"]) == (preset, size, dtype)
         ]
-        label = f"{preset} {'×'.join(map(str, size))} {dtype}"
+        label = f"{preset} {model_input(chosen[0])} {dtype}"
         axes.plot([row["frames"] for row in chosen], [row["ms_per_frame"] for row in chosen], "o-", label=label)
     axes.set(title="Cost of a clip's frame", xlabel="T", ylabel="ms a frame", xscale="log", ylim=(0, None))
     axes.set_xticks(sorted({row["frames"] for row in rows}), [str(t) for t in sorted({row["frames"] for row in rows})])
@@ -62,7 +63,7 @@ def _draw_parts(axes, report) -> None:
 def _draw_shares(axes, report) -> None:
     longest = max(row["frames"] for row in report["parts"] if row["frames"] <= 16)
     rows = [row for row in report["parts"] if row["frames"] == longest]
-    names = [f"{row['preset']}\n{'×'.join(map(str, row['model_input']))}" for row in rows]
+    names = [f"{row['preset']}\n{model_input(row)}" for row in rows]
     left = [0.0] * len(rows)
     for part in rows[0]["parts"]:
         shares = [100 * row["parts"][part] / sum(row["parts"].values()) for row in rows]

@@ -24,7 +24,8 @@ def _head(*names: str, words: int = 1) -> list[str]:
     return [_row(*names), "|---" * words + "|---:" * (len(names) - words) + "|"]
 
 
-def _size(row: dict) -> str:
+def model_input(row: dict) -> str:
+    """How large the input of a row was, as it is written everywhere."""
     return "×".join(map(str, row["model_input"]))
 
 
@@ -36,7 +37,7 @@ def _speed(rows: list[dict]) -> list[str]:
     for row in rows:
         latency = row["latency_ms"]
         figures = [row["frames_per_second"], latency["p50"], latency["p95"], *row["milliseconds"].values()]
-        lines.append(_row(row["video"], _size(row), row["backend"], *(f"{figure:.1f}" for figure in figures)))
+        lines.append(_row(row["video"], model_input(row), row["backend"], *(f"{figure:.1f}" for figure in figures)))
     return lines
 
 
@@ -49,7 +50,7 @@ def _backends(rows: list[dict]) -> list[str]:
     lines = _head("step by", "model input", "p50, ms", "p95, ms", "processor time, ms", "difference", words=2)
     for row in rows:
         figures = [f"{row['ms'][name]:.1f}" for name in ("p50", "p95", "cpu")]
-        lines.append(_row(row["backend"], _size(row), *figures, f"{row['difference']:.0e}"))
+        lines.append(_row(row["backend"], model_input(row), *figures, f"{row['difference']:.0e}"))
     return lines
 
 
@@ -73,7 +74,7 @@ def _parts(rows: list[dict]) -> list[str]:
         peak = "–" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         figures = [row["ms"]["p50"], row["ms"]["p95"], row["ms_per_frame"], *row["parts"].values(), row["gflops"]]
         lines.append(
-            _row(row["preset"], _size(row), row["dtype"], form, *(f"{figure:.1f}" for figure in figures), peak)
+            _row(row["preset"], model_input(row), row["dtype"], form, *(f"{figure:.1f}" for figure in figures), peak)
         )
     return lines
 
@@ -95,7 +96,7 @@ def _comparisons(report: dict) -> list[str]:
 def _trackers(entry: dict) -> list[str]:
     lines = _head("tracking, one frame", "model input", "p50, ms", "processor time, ms", words=2)
     for name, row in entry.items():
-        lines.append(_row(name, _size(row), row["ms"]["p50"], row["ms"]["cpu"]))
+        lines.append(_row(name, model_input(row), row["ms"]["p50"], row["ms"]["cpu"]))
     return lines
 
 

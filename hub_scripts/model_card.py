@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .atomic_files import write_atomically
+from .benchmark_report import model_input
 from .metrics.evaluation_report import ABLATION_NOTE, ablation_table
 from .model_card_text import CITATION, HEADINGS, PRIVACY, USE
 
@@ -326,7 +327,7 @@ def _speed(benchmark: dict) -> str:
     rows = [
         [
             found["video"],
-            "×".join(str(side) for side in found["model_input"]),
+            model_input(found),
             found["backend"],
             f"{found['frames_per_second']:.1f}",
             *(f"{found['milliseconds'][stage]:.1f}" for stage in stages),
