@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import numpy as np
 from ..processing.session_kinetrack import TASKS, KineTrackSession
 from .ablation import ablated
 from .atomic_files import write_atomically
+from .data.sources import read_class_names
 from .evaluation_actions import ActorClip, detect_actions, label_stability, read_actor, two_actors
 from .evaluation_items import EXPECTED, LabelledClip, Sequence, check_sequences, list_items
 from .evaluation_runs import RegionSession, Stopwatch, classify_people, track_sequence
 from .metrics.action_metrics import score_actions
 from .metrics.evaluation_report import evaluation_markdown
 
+PERSON = {"person", "pedestrian"}
 UNCERTAIN = "uncertain"
 
 
@@ -42,10 +45,11 @@ def evaluate(
 ) -> dict:
     """Score a model on tracking sequences, on labelled clips, or on both.
 
-    Sequences run frame by frame through `KineTrackSession` and are scored by TrackEval. A clip's probabilities are the
+    Sequences run frame by frame through `KineTrackSession` and are scored by TrackEval: pedestrians, or each class of a
+    `gt/labels.txt` (as CVAT writes it) by itself, under `<sequence> (<class>)`. A clip's probabilities are the
     mean over its attention windows; its class is the name of its folder, looked up in `config.id2label` and then in
-    `config.label_groups`. Where the labelled actor of a clip has boxes (`<part>_boxes` beside `<part>`), the actor is
-    scored as well, by the rule that tracks follow in a session.
+    `config.label_groups`. Where the labelled actor of a clip has boxes (`<clip>.txt` beside it, or by class in
+    `<part>_boxes` beside `<part>`), the actor is scored as well, by the rule that tracks follow in a session.
 
     Args:
         model: name, folder or Hub id for `load_model`, or a pair `(model, processor)`.
@@ -138,22 +142,23 @@ class Evaluation:
             **(model.config.label_groups or {}),
         }
         self.targets = [self._target(clip) for clip in clips]
+        self.scored = {sequence.folder.name: scored_objects(model.config, sequence) for sequence in sequences}
         self._actors = {}
 
     def run(self, report: dict, stopwatch: Stopwatch, advance, with_labels: bool = False) -> dict[str, np.ndarray]:
         """Every sequence and every clip once; fills the report, returns the tracks as `track_sequence` gives them."""
         rows = {}
         if self.sequences:
-            person = person_label(self.model.config)
             task = "both" if with_labels and getattr(self.model, "action_head", None) is not None else "tracking"
             session = KineTrackSession(self.model, self.processor, task=task, **self.options)
             for sequence in self.sequences:
-                name = sequence.folder.name
-                rows[name], people = track_sequence(session, sequence, person, stopwatch)
+                scored = self.scored[sequence.folder.name]
+                tracks, people = track_sequence(session, sequence, [item.label for item in scored], stopwatch)
+                rows |= {item.name: found for item, found in zip(scored, tracks, strict=True)}
                 if task == "both":
-                    report.setdefault("people_labels", {})[name] = self._count_labels(people)
-                advance(name)
-            report["tracking"] = _score_sequences(rows, self.sequences)
+                    report.setdefault("people_labels", {})[scored[0].name] = self._count_labels(people)
+                advance(sequence.folder.name)
+            report["tracking"] = _score_tracks(rows, [item for scored in self.scored.values() for item in scored])
         if self.clips:
             self._run_clips(report, stopwatch, advance)
         return rows
@@ -174,7 +179,7 @@ class Evaluation:
             )
         if primary:
             found["label_stability"] = label_stability(self.model, self.processor, primary, **self.options)
-        if actors and tracks:
+        if actors and tracks and PERSON & set(self.model.config.object_classes):
             person = person_label(self.model.config)
             found["action_detection"] = detect_actions(
                 self.model, self.processor, actors, person, self.names["actions"], **self.options
@@ -248,23 +253,61 @@ def _headlines(report: dict) -> dict:
     return kept
 
 
-def _score_sequences(rows: dict[str, np.ndarray], sequences: list[Sequence]) -> dict:
+@dataclass(frozen=True)
+class ScoredObjects:
+    """The objects of one class in a sequence.
+
+    Attributes:
+        name: of the sequence, and of the class where there are several.
+        sequence: where they are.
+        label: the model's number of the class.
+        number: that of the ground truth; None for the pedestrians of MOTChallenge.
+    """
+
+    name: str
+    sequence: Sequence
+    label: int
+    number: int | None = None
+
+
+def scored_objects(config, sequence: Sequence) -> list[ScoredObjects]:
+    """What of a sequence is scored: pedestrians, or every class of its `gt/labels.txt` that the model knows.
+
+    Raises:
+        ValueError: the model knows none of them.
+    """
+    folder, known = sequence.folder, list(config.object_classes)
+    own = read_class_names(folder)
+    if own is None:
+        return [ScoredObjects(folder.name, sequence, person_label(config))]
+    shared = [name for name in known if name in own]
+    if not shared:
+        raise ValueError(f"{folder}: labels.txt names {', '.join(own)}; this model detects {', '.join(known)}.")
+    return [
+        # The name becomes that of a file.
+        ScoredObjects(f"{folder.name} ({name.replace('/', '-')})", sequence, known.index(name), own.index(name) + 1)
+        for name in shared
+    ]
+
+
+def _score_tracks(rows: dict[str, np.ndarray], scored: list[ScoredObjects]) -> dict:
     """Scores by TrackEval; imported here because `datasets` is slow to import and only needed for this."""
     from .metrics.mot_metrics import score_tracks
 
     return score_tracks(
         rows,
-        {sequence.folder.name: sequence.folder for sequence in sequences},
-        frames={sequence.folder.name: sequence.part for sequence in sequences if sequence.part},
+        {item.name: item.sequence.folder for item in scored},
+        frames={item.name: item.sequence.part for item in scored if item.sequence.part},
+        classes={item.name: item.number for item in scored if item.number is not None},
     )
 
 
 def person_label(config) -> int:
     """The object class that MOTChallenge annotates."""
     classes = list(config.object_classes)
-    for name in ("person", "pedestrian"):
-        if name in classes:
-            return classes.index(name)
+    for number, name in enumerate(classes):
+        if name in PERSON:
+            return number
     raise ValueError(f"MOTChallenge sequences annotate persons; this model detects {classes}.")
 
 

@@ -39,15 +39,12 @@ class ActorClip:
 
 
 def read_actor(clip: LabelledClip, label: int) -> ActorClip | None:
-    """The clip with its actor's boxes, None if there is no file of them.
-
-    Raises:
-        ValueError: if boxes reach beyond the video's last frame.
-    """
-    if not clip.boxes_file.is_file():
+    """The clip with its actor's boxes, None if there is no file of them; boxes beyond the last frame do not count."""
+    file = clip.boxes_file
+    if file is None:
         return None
     count = sum(1 for _ in iter_video_frames(clip.path))
-    return ActorClip(clip, label, read_actor_boxes(clip.boxes_file, count))
+    return ActorClip(clip, label, read_actor_boxes(file, count))
 
 
 def draw_pairs(labels: Sequence[int], seed: int = 0) -> list[tuple[int, int]]:

@@ -1,6 +1,5 @@
 """What an evaluation runs over: tracking sequences and labelled clips, found on the disk or named by a list."""
 
-import configparser
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +9,17 @@ import numpy as np
 
 from ..processing.decoding_kinetrack import VideoFrame, iter_video_frames, probe_video
 from .data.layouts import choose_part, class_names, list_clips
+from .data.listed_clips import ListedClips
 from .data.sequences import middle_frame, one_of_each_detector
-from .data.sources import VIDEO_SUFFIXES
+from .data.sources import VIDEO_SUFFIXES, find_actor_boxes, read_seqinfo
 from .data.splits import parse_item, read_split
 
 EXPECTED = (
     "expected MOTChallenge sequence folders (video.mp4 or img1/, gt/gt.txt, seqinfo.ini) for tracking and clips in "
     "folders named by class for actions."
 )
+
+CACHE = Path("~/.cache/kinetrack")  # for videos that lie within a table
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,9 @@ class LabelledClip:
     label: str
 
     @property
-    def boxes_file(self) -> Path:
-        """Where the labelled actor's boxes lie if there are any: `<part>_boxes/<class>/<clip>.txt` beside `<part>`."""
-        part = self.path.parent.parent
-        return part.with_name(f"{part.name}_boxes") / self.path.parent.name / f"{self.path.stem}.txt"
+    def boxes_file(self) -> Path | None:
+        """Where the labelled actor's boxes lie, if there are any."""
+        return find_actor_boxes(self.path)
 
 
 def list_items(data, split: str | None = None, half: str | None = None, fold: int = 1) -> list[Sequence | LabelledClip]:
@@ -94,7 +95,8 @@ def _test_clips(root: Path, fold: int) -> list[LabelledClip]:
     names = class_names(table)
     if not len(table):
         raise ValueError(f"{root} has no test clips: expected a folder `test`, a `split` column or official lists.")
-    return [LabelledClip(Path(row["video"]["path"]), names[row["label"]]) for row in table]
+    clips = ListedClips(table, CACHE.expanduser())
+    return [LabelledClip(clips.file(number), names[row["label"]]) for number, row in enumerate(table)]
 
 
 def _half(sequence: Sequence, half: str) -> Sequence:
@@ -132,14 +134,14 @@ def read_sequence_info(folder: Path) -> dict[str, int | float]:
     Raises:
         ValueError: if `seqinfo.ini` is missing or lacks one of them.
     """
-    ini = configparser.ConfigParser()
-    if not ini.read(folder / "seqinfo.ini") or "Sequence" not in ini:
+    stated = read_seqinfo(folder)
+    if not stated:
         raise ValueError(
             f"{folder} has no seqinfo.ini with a [Sequence] part: write seqLength, imWidth, imHeight, frameRate."
         )
     try:
-        info = {key: int(ini["Sequence"][key]) for key in ("seqLength", "imWidth", "imHeight")}
-        return info | {"frameRate": float(ini["Sequence"]["frameRate"])}
+        info = {key: int(stated[key]) for key in ("seqLength", "imWidth", "imHeight")}
+        return info | {"frameRate": float(stated["frameRate"])}
     except (KeyError, ValueError) as error:
         raise ValueError(f"{folder / 'seqinfo.ini'}: missing or malformed {error}.") from error
 

@@ -136,30 +136,39 @@ def _by_window(session, results, people: int, source) -> tuple[dict[str, np.ndar
 
 
 def track_sequence(
-    session: KineTrackSession, sequence: Sequence, person: int, stopwatch: Stopwatch
-) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    session: KineTrackSession, sequence: Sequence, objects: list[int], stopwatch: Stopwatch
+) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
     """Run a session over a sequence.
 
+    Args:
+        session: it starts anew.
+        sequence: what to run.
+        objects: the object classes of which tracks are wanted.
+        stopwatch: adds the time up.
+
     Returns:
-        MOTChallenge rows `(N, 7)`: frame from 1, identity, left, top, width, height in pixels of the video, score; and
-        for every identity its action probabilities `(num_labels,)`, the mean over the ticks it was seen on (nothing
-        from a session without actions).
+        For each class MOTChallenge rows `(N, 7)`: frame from 1, identity, left, top, width, height in pixels of the
+        video, score; and for every identity of the first class its action probabilities `(num_labels,)`, the mean over
+        the ticks it was seen on (nothing from a session without actions).
 
     Raises:
         ValueError: if the video has another length or size than `seqinfo.ini` says.
     """
     session.reset()
     first = sequence.part[0] if sequence.part else 1
-    rows, sums, ticks = [np.zeros((0, 7))], {}, {}
+    rows, sums, ticks = [[np.zeros((0, 7))] for _ in objects], {}, {}
     for number, result in enumerate(stopwatch.follow(session.run(sequence_frames(sequence))), start=first):
-        people = result.labels == person
-        boxes = result.boxes[people].astype(np.float64)
-        ids, scores = result.track_ids[people], result.scores[people]
-        rows.append(
-            np.column_stack([np.full(len(ids), number), ids, boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores])
-        )
+        for kind, found in zip(objects, rows, strict=True):
+            chosen = result.labels == kind
+            boxes = result.boxes[chosen].astype(np.float64)
+            ids, scores = result.track_ids[chosen], result.scores[chosen]
+            found.append(
+                np.column_stack([np.full(len(ids), number), ids, boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores])
+            )
         if result.actions is not None and result.updated:
-            for identity, probabilities in zip(ids.tolist(), result.actions[people], strict=True):
+            people = result.labels == objects[0]
+            for identity, probabilities in zip(result.track_ids[people].tolist(), result.actions[people], strict=True):
                 sums[identity] = sums.get(identity, 0.0) + probabilities.astype(np.float64)
                 ticks[identity] = ticks.get(identity, 0) + 1
-    return np.concatenate(rows), {identity: total / ticks[identity] for identity, total in sums.items()}
+    means = {identity: total / ticks[identity] for identity, total in sums.items()}
+    return [np.concatenate(found) for found in rows], means

@@ -6,7 +6,8 @@ normalisation are all affine in RGB, so their product is a single 3x3 matrix wit
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -62,9 +63,11 @@ class ClipForm:
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
+    _multiple: ClassVar[int] = 32
+
     def __post_init__(self):
-        if any(side % 32 or side <= 0 for side in self.canvas):
-            raise ValueError(f"canvas={self.canvas}: height and width must be multiples of 32.")
+        if any(side % self._multiple or side <= 0 for side in self.canvas):
+            raise ValueError(f"canvas={self.canvas}: height and width must be multiples of {self._multiple}.")
         if self.num_frames < 1:
             raise ValueError(f"num_frames={self.num_frames}: a clip needs at least one frame.")
         for name in ("frame_rate", "scale"):
@@ -74,10 +77,14 @@ class ClipForm:
 
     def quarter(self) -> "ClipForm":
         """The form of one of the four clips of a mosaic."""
-        half = tuple(side // 2 for side in self.canvas)
-        if any(side % 32 for side in half):
-            raise ValueError(f"canvas={self.canvas}: a mosaic needs sides that are multiples of 64.")
-        return replace(self, canvas=half, scale=(self.scale[0] / 2, self.scale[1] / 2), mosaic=0.0)
+        half = {"canvas": tuple(side // 2 for side in self.canvas), "scale": tuple(size / 2 for size in self.scale)}
+        return _QuarterForm(**(vars(self) | half | {"mosaic": 0.0}))
+
+
+class _QuarterForm(ClipForm):
+    """No model sees a quarter alone: its sides need not be multiples of 32."""
+
+    _multiple = 16
 
 
 @dataclass(frozen=True)

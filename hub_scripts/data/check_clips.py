@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import warnings
 import weakref
 import zlib
 from collections import Counter, defaultdict
@@ -35,10 +36,14 @@ def check_clips(
         if layout is None:
             return
     try:
-        table = list_clips(path, layout, fold)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            table = list_clips(path, layout, fold)
     except (OSError, ValueError) as error:
         report.error(path, str(error))
         return
+    for warning in said:
+        report.warn(path, str(warning.message))
     _count(table, report, layout)
     clips = ListedClips(table, _temporary_folder(report) if layout == "hub" else None)
     facts, contents = defaultdict(list), defaultdict(list)

@@ -1,6 +1,5 @@
 """Looks at tracking sequences: pictures, `seqinfo.ini` and ground truth have to fit each other."""
 
-import configparser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from .annotations import read_rows
 from .check_report import DataReport, spread
 from .sequences import find_sequences, object_classes
-from .sources import read_class_names, read_sequence
+from .sources import read_class_names, read_seqinfo, read_sequence
 
 
 def check_sequences(root: Path, report: DataReport, advance: Callable[[str], None]) -> None:
@@ -86,11 +85,11 @@ def _check_sequence(folder: Path, name: str, source, report: DataReport) -> bool
 
 
 def _check_info(folder: Path, name: str, source, report: DataReport) -> None:
-    parser = configparser.ConfigParser()
-    if not parser.read(folder / "seqinfo.ini"):
+    info = read_seqinfo(folder)
+    if not info:
         report.warn(name, f"no seqinfo.ini: {source.frames.frame_rate:g} Hz are assumed, and it cannot be evaluated.")
         return
-    stated = {key: parser.get("Sequence", key, fallback=None) for key in ("seqLength", "imWidth", "imHeight")}
+    stated = {key: info.get(key) for key in ("seqLength", "imWidth", "imHeight")}
     real = {"seqLength": source.frames.num_frames, "imWidth": source.frames.width, "imHeight": source.frames.height}
     for key, value in stated.items():
         if value is None:

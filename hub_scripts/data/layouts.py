@@ -15,6 +15,7 @@ Any video format will do in all of them. A file `<clip>.txt` beside a clip, or `
 import csv
 import os
 import re
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from .sources import VIDEO_SUFFIXES
 LAYOUTS = ("ucf101", "hmdb51", "csv", "folders", "hub")
 PARTS = {"train": "train", "training": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev"}
 PARTS |= {"validate": "dev", "test": "test", "testing": "test"}
+_MIN_GROUPS = 5  # of a class of which some are set aside
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATH_COLUMNS = ("path", "video", "video_path", "file", "file_name", "filename", "clip")
 _LABEL_COLUMNS = ("label", "labels", "action", "class", "category")
@@ -68,8 +70,11 @@ def list_clips(path: str | os.PathLike, layout: str = "auto", fold: int = 1):
 
     Raises:
         FileNotFoundError: nothing lies there.
-        ValueError: no such layout or fold, no clips, files that do not fit each other, or a line of a CSV file that
-            lacks a field or has an unknown split; the message names them.
+        ValueError: no such layout or fold, no clips, files that do not fit each other or are not there, or a line of a
+            CSV file that lacks a field or has an unknown split; the message names them.
+
+    Warns:
+        UserWarning: some videos that a CSV file of Kinetics names are not there; they are left out.
     """
     if layout == "auto":
         layout = recognise_layout(path)
@@ -126,7 +131,7 @@ def _held_out_groups(table, dev_fraction: float) -> set[str]:
             groups[label].add(key)
     chosen: set[str] = set()
     for keys in groups.values():
-        count = max(1, round(dev_fraction * len(keys))) if len(keys) >= 5 and dev_fraction > 0 else 0
+        count = max(1, round(dev_fraction * len(keys))) if len(keys) >= _MIN_GROUPS and dev_fraction > 0 else 0
         chosen |= set(sorted(keys, key=lambda key: (zlib.crc32(key.encode()), key))[:count])
     return chosen
 
@@ -163,11 +168,14 @@ def _videos_by_stem(folder: Path) -> dict[tuple[str, str], Path]:
     return {(path.parent.name, path.stem): path for path in files}
 
 
-def _find(videos: dict, label: str, file_name: str, listed_in: Path) -> Path:
-    stem = Path(file_name).stem
-    if (label, stem) not in videos:
-        raise ValueError(f"{listed_in} names {label}/{file_name}, which is nowhere below {listed_in.parent.parent}.")
-    return videos[label, stem]
+def _check_listed(named: list[tuple[str, str]], videos: dict, listed_in: Path) -> None:
+    """All of the `(class, file name)` that a list names have to be there."""
+    missing = ["/".join(item) for item in named if (item[0], Path(item[1]).stem) not in videos]
+    if missing:
+        raise ValueError(
+            f"{listed_in} names {missing[0]}, which is nowhere below {listed_in.parent.parent}. Of its {len(named)} "
+            f"videos {len(missing)} are missing."
+        )
 
 
 def _read_ucf101(folder: Path, fold: int) -> list[dict]:
@@ -176,13 +184,14 @@ def _read_ucf101(folder: Path, fold: int) -> list[dict]:
         lists = _split_lists(folder, f"{part}list{fold:02d}.txt")
         if not lists:
             raise ValueError(f"{folder} has no {part}list{fold:02d}.txt: the split {fold} of UCF-101 is incomplete.")
-        for line in lists[0].read_text(encoding="utf-8").split("\n"):
-            item = line.strip().partition(" ")[0]  # the training lists have the class number behind it
-            if item:
-                label, _, file_name = item.partition("/")
-                path = _find(videos, label, file_name, lists[0])
-                found = re.search(r"_(g\d+)_c\d+$", path.stem)
-                rows.append(_row(path, label, folder, part, f"{label}/{found[1]}" if found else None))
+        # The training lists have the class number behind the name.
+        items = [line.split()[0] for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+        named = [(label, name) for label, _, name in (item.partition("/") for item in items)]
+        _check_listed(named, videos, lists[0])
+        for label, name in named:
+            path = videos[label, Path(name).stem]
+            found = re.search(r"_(g\d+)_c\d+$", path.stem)
+            rows.append(_row(path, label, folder, part, f"{label}/{found[1]}" if found else None))
     return rows
 
 
@@ -193,19 +202,20 @@ def _read_hmdb51(folder: Path, fold: int) -> list[dict]:
         raise ValueError(f"{folder} has no <class>_test_split{fold}.txt files: split {fold} of HMDB-51 is not there.")
     for file in lists:
         label = file.name.removesuffix(f"_test_split{fold}.txt")
-        for line in file.read_text(encoding="utf-8").splitlines():
-            file_name, _, mark = line.strip().rpartition(" ")
-            if mark in ("1", "2"):  # 0: neither training nor test in this split
-                path = _find(videos, label, file_name.strip(), file)
-                film = path.stem.partition(f"_{label}_")[0]
-                rows.append(_row(path, label, folder, "train" if mark == "1" else "test", film))
+        marked = (line.strip().rpartition(" ") for line in file.read_text(encoding="utf-8").splitlines())
+        # 0: neither training nor test in this split
+        part_of = {name.strip(): {"1": "train", "2": "test"}[mark] for name, _, mark in marked if mark in ("1", "2")}
+        _check_listed([(label, name) for name in part_of], videos, file)
+        for name, part in part_of.items():
+            path = videos[label, Path(name).stem]
+            rows.append(_row(path, label, folder, part, path.stem.partition(f"_{label}_")[0]))
     return rows
 
 
 def _read_csv(path: Path) -> list[dict]:
     """One CSV file with a `split` column, or `train.csv`, `val.csv`, `test.csv` in a folder."""
     files = [path] if path.is_file() else sorted(path.glob("*.csv"))
-    rows = []
+    rows, missing = [], []
     for file in files:
         part = next((PARTS[word] for word in re.split(r"[\W_]+", file.stem.lower()) if word in PARTS), "train")
         with open(file, newline="", encoding="utf-8-sig") as lines:
@@ -220,10 +230,29 @@ def _read_csv(path: Path) -> list[dict]:
             for row in reader:
                 where = f"{file}, line {reader.line_num}"
                 fields = _csv_fields(row, columns, where)
-                video = _csv_video(fields, fields[label], file, where)
                 own = _csv_part(fields.get("split", ""), where) or part
+                try:
+                    video = _csv_video(fields, fields[label], file, where)
+                except FileNotFoundError as error:
+                    missing.append((str(error), fields.get("youtube_id")))
+                    continue
                 rows.append(_row(video, fields[label], file.parent, own, fields.get("youtube_id")))
+    if missing:
+        _tell_missing(missing, len(rows))
     return rows
+
+
+def _tell_missing(missing: list[tuple[str, str | None]], found: int) -> None:
+    """Videos of Kinetics vanish from YouTube, so what is left is taken; anything else that is not there is a mistake.
+
+    Args:
+        missing: what is to be said of each, and its id on YouTube.
+        found: how many are there.
+    """
+    counted = f"{missing[0][0]} Of {found + len(missing)} videos {len(missing)} are missing"
+    if not found or not all(youtube for _, youtube in missing):
+        raise ValueError(f"{counted}.")
+    warnings.warn(f"{counted}; they are left out.", stacklevel=4)
 
 
 def _csv_fields(row: dict, columns: dict, where: str) -> dict[str, str]:
@@ -255,8 +284,8 @@ def _csv_video(fields: dict[str, str], label: str, file: Path, where: str) -> Pa
         path = file.parent / fields[column]
         if path.is_file():
             return path
-        raise ValueError(f"{where}: there is no file {path}.")
-    start, end = (int(float(fields[name])) for name in ("time_start", "time_end"))
+        raise FileNotFoundError(f"{where}: there is no file {path}.")
+    start, end = (_csv_seconds(fields, name, where) for name in ("time_start", "time_end"))
     clip = f"{fields['youtube_id']}_{start:06d}_{end:06d}"
     part = fields.get("split", file.stem)
     folders = [Path(), Path(label), Path(label.replace(" ", "_")), Path(part), Path(part) / label]
@@ -264,7 +293,17 @@ def _csv_video(fields: dict[str, str], label: str, file: Path, where: str) -> Pa
         for suffix in sorted(VIDEO_SUFFIXES):
             if (folder / f"{clip}{suffix}").is_file():
                 return folder / f"{clip}{suffix}"
-    raise ValueError(f"{where}: there is no video {clip}.mp4 below {file.parent}, nor in {label}/.")
+    raise FileNotFoundError(f"{where}: there is no video {clip}.mp4 below {file.parent}, nor in {label}/.")
+
+
+def _csv_seconds(fields: dict[str, str], name: str, where: str) -> int:
+    try:
+        return int(float(fields[name]))
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{where}: {name} must be a number of seconds, got {fields.get(name)!r}. With `youtube_id`, `time_start` "
+            "and `time_end` say which part of the video it is; or give a column `path`."
+        ) from None
 
 
 def _class_folder_clips(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -280,12 +319,24 @@ def _class_folder_clips(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _read_folders(folder: Path) -> list[dict]:
-    from .splits import source_key
+    """Clips whose names differ in digits alone are taken for one film, in classes of five such films or more.
 
-    return [
-        _row(path, path.parent.name, folder, part, f"{path.parent.name}/{source_key(path.name, path.parent.name)}")
-        for path, part in _class_folder_clips(folder)
-    ]
+    In other classes (`clip_001.mp4`, `clip_002.mp4` …) names say nothing, and every clip is on its own, unless it is
+    named as those of HMDB-51 and JHMDB are.
+    """
+    from .splits import is_film_clip, source_key
+
+    clips = list(_class_folder_clips(folder))
+    films: dict[str, set[str]] = defaultdict(set)
+    for path, _ in clips:
+        films[path.parent.name].add(source_key(path.name, path.parent.name))
+    rows = []
+    for path, part in clips:
+        label = path.parent.name
+        known = len(films[label]) >= _MIN_GROUPS or is_film_clip(path.name)
+        film = source_key(path.name, label) if known else path.relative_to(folder).as_posix()
+        rows.append(_row(path, label, folder, part, f"{label}/{film}"))
+    return rows
 
 
 def _hub_table(path: str | os.PathLike):
@@ -314,6 +365,11 @@ def _hub_part(table, part: str, name: str):
             f"{', '.join(f'{key} ({type(feature).__name__})' for key, feature in table.features.items())}."
         )
     feature, values = table.features[labels[0]], table[labels[0]][:]
+    if isinstance(feature, ClassLabel) and min(values, default=0) < 0:  # the Hub's mark of a label that is kept secret
+        known = [row for row, value in enumerate(values) if value >= 0]
+        unknown = f"{len(values) - len(known)} of {len(values)} clips of {part} have no label"
+        warnings.warn(f"{name}: {unknown}; they are left out.", stacklevel=5)
+        table, values = table.select(known), [values[row] for row in known]
     names = [feature.int2str(value) for value in values] if isinstance(feature, ClassLabel) else list(map(str, values))
     only = table.select_columns([videos[0]])
     if videos[0] != "video":  # `datasets` refuses to give a column the name it has

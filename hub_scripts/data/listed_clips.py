@@ -46,7 +46,7 @@ class ListedClips(Sequence):
 
     def __getitem__(self, index: int) -> ClipSource:
         row = self.table[int(index)]
-        source = open_clip(self._file(row), row["name"], self.cache, row["label"])
+        source = open_clip(self.file(index), row["name"], self.cache, row["label"])
         source.stratum = self.strata[index]
         return source
 
@@ -55,8 +55,9 @@ class ListedClips(Sequence):
         """Of all rows, without opening them."""
         return list(self.table["name"][:])
 
-    def _file(self, row: dict) -> Path:
-        """Where the video lies; bytes of a table are written into the cache once."""
+    def file(self, index: int) -> Path:
+        """Where a row's video lies; bytes of a table are written into the cache once."""
+        row = self.table[int(index)]
         path, content = row["video"]["path"], row["video"]["bytes"]
         if content is None:
             return Path(path)

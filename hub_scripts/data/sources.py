@@ -6,7 +6,7 @@ The layout is that of a MOTChallenge folder (`mot/train/<sequence>/`) beside fol
 
 import configparser
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .annotations import read_actor_boxes, read_mot_ground_truth, read_people
@@ -76,10 +76,28 @@ def _class_numbers(folder: Path, classes: list[str]) -> dict[int, int] | None:
     return {number: classes.index(name) for number, name in enumerate(own, start=1)}
 
 
+def read_seqinfo(folder: Path) -> Mapping[str, str]:
+    """What a sequence's `seqinfo.ini` says, nothing where there is none; names in any case.
+
+    Raises:
+        ValueError: the file is malformed.
+    """
+    file, parser = folder / "seqinfo.ini", configparser.ConfigParser()
+    try:
+        return parser["Sequence"] if parser.read(file, encoding="utf-8") else {}
+    except (configparser.Error, UnicodeDecodeError, KeyError) as error:
+        raise ValueError(
+            f"{file} is malformed ({str(error).splitlines()[0]}): expected [Sequence] and below it seqLength, imWidth, "
+            "imHeight and frameRate, `name=value` on a line each."
+        ) from error
+
+
 def _sequence_frame_rate(folder: Path) -> float | None:
-    parser = configparser.ConfigParser()
-    parser.read(folder / "seqinfo.ini")
-    return parser.getfloat("Sequence", "frameRate", fallback=None)
+    rate = read_seqinfo(folder).get("frameRate")
+    try:
+        return None if rate is None else float(rate)
+    except ValueError:
+        raise ValueError(f"{folder / 'seqinfo.ini'}: frameRate must be a number, got {rate!r}.") from None
 
 
 def read_labelled_clip(
@@ -112,11 +130,11 @@ def open_clip(
 ) -> ClipSource:
     """Opens one clip and reads the boxes that lie beside it or, by class, beside its part; see `read_labelled_clip`."""
     frames = FrameStore(path, cache=cache)
-    part, file = path.parent.parent, f"{path.parent.name}/{path.stem}.txt"
     actor_file, people_file, keypoints_file = (
-        part.with_name(f"{part.name}_{kind}") / file for kind in ("boxes", "people", "keypoints")
+        find_actor_boxes(path),
+        _beside(path, "people"),
+        _beside(path, "keypoints"),
     )
-    actor_file = next((place for place in (path.with_suffix(".txt"), actor_file) if place.is_file()), None)
     actor = None if actor_file is None else read_actor_boxes(actor_file, frames.num_frames)
     # Without a look for everybody, a person in the background would be taught as background.
     boxes = read_people(people_file, name, actor) if people_file.is_file() else None
@@ -135,6 +153,17 @@ def open_clip(
         stratum=path.parent.name,
         keypoints=keypoints,
     )
+
+
+def find_actor_boxes(clip: Path) -> Path | None:
+    """The boxes of a clip's labelled actor: `<clip>.txt` or, by class, beside its part; None where there are none."""
+    return next((file for file in (clip.with_suffix(".txt"), _beside(clip, "boxes")) if file.is_file()), None)
+
+
+def _beside(clip: Path, kind: str) -> Path:
+    """`<part>_<kind>/<class>/<clip>.txt` beside `<part>`."""
+    part = clip.parent.parent
+    return part.with_name(f"{part.name}_{kind}") / clip.parent.name / f"{clip.stem}.txt"
 
 
 def _held_out(splits: str | os.PathLike) -> dict[str, tuple[int, int] | None]:

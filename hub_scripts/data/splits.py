@@ -63,6 +63,11 @@ def source_key(file_name: str, class_name: str) -> str:
     return key or re.sub(r"\W", "", stem.lower())
 
 
+def is_film_clip(file_name: str) -> bool:
+    """Whether a clip is named as those of HMDB-51 and JHMDB are, which begin with the name of their film."""
+    return _SUFFIX.search(file_name) is not None
+
+
 def group_sources(keys: set[str], shared_beginning: int = 9) -> dict[str, str]:
     """Joins source keys that may be one film: one inside the other, a long common beginning, or a known franchise.
 

@@ -66,6 +66,7 @@ def score_tracks(
     references: Mapping[str, str | Path],
     style: str = "auto",
     frames: Mapping[str, tuple[int, int]] | None = None,
+    classes: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score tracking results against MOTChallenge ground truth.
 
@@ -77,6 +78,8 @@ def score_tracks(
         style: "MOT15" (no classes), "MOT16", "MOT17" or "MOT20" (classes, distractors removed); "auto" looks at the
             file.
         frames: per sequence name, first and last frame to score (inclusive), for halves of a sequence; all by default.
+        classes: per sequence name, the number in the class column of what is scored instead of pedestrians; all else is
+            left out. For ground truth with classes of its own, such as CVAT's.
 
     Returns:
         `{sequence: scores, …, "COMBINED": scores}`; see the module's text.
@@ -98,8 +101,8 @@ def score_tracks(
     }
     raw = {}
     for name, folder in references.items():
-        window = (frames or {}).get(name)
-        data = _preprocess(name, predictions[name], Path(folder), style, window)
+        chosen = ((frames or {}).get(name), (classes or {}).get(name))
+        data = _preprocess(name, predictions[name], Path(folder), style, *chosen)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # empty results divide by zero inside
             raw[name] = {metric: scorer.eval_sequence(data) for metric, scorer in metrics.items()}
@@ -117,8 +120,11 @@ def read_sequence_length(folder: Path) -> int:
     ini = folder / "seqinfo.ini"
     if ini.is_file():
         parser = configparser.ConfigParser()
-        parser.read(ini)
-        return int(parser["Sequence"]["seqLength"])
+        try:
+            parser.read(ini)
+            return int(parser["Sequence"]["seqLength"])
+        except (configparser.Error, KeyError, ValueError) as error:
+            raise ValueError(f"{ini} has no [Sequence] part with a number seqLength: {error}") from error
     return int(read_mot_rows(folder / "gt" / "gt.txt")[:, 0].max())
 
 
@@ -148,7 +154,9 @@ def detect_style(rows: np.ndarray, name: str = "") -> str:
     return "MOT20" if name.startswith("MOT20") else "MOT17"
 
 
-def _preprocess(name: str, prediction, folder: Path, style: str, window: tuple[int, int] | None) -> dict:
+def _preprocess(
+    name: str, prediction, folder: Path, style: str, window: tuple[int, int] | None, number: int | None
+) -> dict:
     """Ground truth and predictions of one sequence, as TrackEval's own data set class prepares them."""
     from trackeval.datasets import MotChallenge2DBox
     from trackeval.utils import TrackEvalException
@@ -163,6 +171,8 @@ def _preprocess(name: str, prediction, folder: Path, style: str, window: tuple[i
     truth[:, 0] -= first - 1
     rows[:, 0] -= first - 1
     benchmark = detect_style(truth, name) if style == "auto" else style
+    if number is not None:
+        truth, benchmark = truth[truth[:, 7] == number], "MOT15"  # which has no classes
     # TrackEval takes pedestrians only; whatever the result file says in its class column, one class is scored.
     result = np.full((len(rows), 10), -1.0)
     result[:, :6] = rows[:, :6]
@@ -210,17 +220,6 @@ def _check_rows(name: str, rows: np.ndarray, truth: np.ndarray, length: int) -> 
         raise ValueError(
             f"{name}: the result reaches frame {last}, the sequence has {length}. Was another video or frame rate used?"
         )
-    reach = np.percentile(rows[:, 2] + rows[:, 4], 99), np.percentile(rows[:, 3] + rows[:, 5], 99)
-    wanted = np.percentile(truth[:, 2] + truth[:, 4], 99), np.percentile(truth[:, 3] + truth[:, 5], 99)
-    factors = np.array(reach) / np.maximum(wanted, 1e-9)
-    sizes = np.median(rows[:, 5]) / max(np.median(truth[:, 5]), 1e-9)
-    if (factors.max() < 0.6 or factors.min() > 1.6) and (sizes < 0.7 or sizes > 1.4):
-        warnings.warn(
-            f"{name}: result boxes reach to {reach[0]:.0f}×{reach[1]:.0f}, "
-            f"ground truth to {wanted[0]:.0f}×{wanted[1]:.0f}. "
-            "Are they in pixels of another resolution?",
-            stacklevel=4,
-        )
 
 
 def _check_span(name: str, rows: np.ndarray, truth: np.ndarray, first: int, last: int) -> None:
@@ -242,27 +241,62 @@ def _check_span(name: str, rows: np.ndarray, truth: np.ndarray, first: int, last
             "cut of the video used?",
             stacklevel=5,
         )
-    recall = {shift: _sampled_recall(here, truth, shift) for shift in (0, *_SHIFTS)}
-    best = max(recall, key=lambda shift: recall[shift])
-    if recall[best] > 0.1 + 1.3 * recall[0]:
+    recall = _sampled_recall(here, truth)
+    if not len(truth) or 0.1 + 1.3 * recall >= 1:
+        return  # nothing can be that much better
+    _check_offset(name, here, truth, recall)
+    _check_scale(name, here, truth, recall)
+
+
+def _check_offset(name: str, rows: np.ndarray, truth: np.ndarray, recall: float) -> None:
+    found = {shift: _sampled_recall(rows, truth, shift) for shift in sorted(range(-30, 31), key=abs)}
+    best = max(found, key=lambda shift: found[shift])  # the smallest of those that are equally good
+    if found[best] > 0.1 + 1.3 * recall:
         warnings.warn(
             f"{name}: boxes fit the ground truth better {abs(best)} frames {'later' if best > 0 else 'earlier'} "
-            f"(recall {recall[best]:.2f} instead of {recall[0]:.2f}). Are the frames numbered from 1, without an "
+            f"(recall {found[best]:.2f} instead of {recall:.2f}). Are the frames numbered from 1, without an "
             "offset?",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
-_SHIFTS = (-30, -25, -10, -5, -2, -1, 1, 2, 5, 10, 25, 30)
+def _check_scale(name: str, rows: np.ndarray, truth: np.ndarray, recall: float) -> None:
+    height = np.median(truth[:, 5]) / max(np.median(rows[:, 5]), 1e-9)
+    guesses = [(height, height), tuple(_reach(truth) / np.maximum(_reach(rows), 1e-9))]
+    usual = [1 / 3, 0.375, 0.5, 5 / 9, 0.6, 2 / 3, 0.75, 0.8]
+    guesses += [(factor, factor) for factor in (*usual, *(1 / factor for factor in usual))]
+    found = {factors: _sampled_recall(rows, truth, factors=factors) for factors in guesses}
+    best = max(found, key=lambda factors: found[factors])
+    if found[best] > max(0.4, 0.1 + 1.3 * recall):  # of many factors one fits a little by chance
+        warnings.warn(
+            f"{name}: boxes fit the ground truth better with {best[0]:.3g} times their x and {best[1]:.3g} times their "
+            f"y (recall {found[best]:.2f} instead of {recall:.2f}). Are they in pixels of another resolution?",
+            stacklevel=6,
+        )
 
 
-def _sampled_recall(rows: np.ndarray, truth: np.ndarray, shift: int, samples: int = 40) -> float:
-    """Share of annotated boxes that a result overlaps by half, in a few frames, its frame numbers moved by `shift`."""
+def _reach(rows: np.ndarray) -> np.ndarray:
+    """How far most boxes reach to the right and down, (2,)."""
+    return np.percentile(rows[:, 2:4] + rows[:, 4:6], 99, axis=0)
+
+
+def _sampled_recall(
+    rows: np.ndarray, truth: np.ndarray, shift: int = 0, factors: tuple[float, float] = (1.0, 1.0), samples: int = 40
+) -> float:
+    """Share of annotated boxes that a result overlaps by half, in a few frames.
+
+    Args:
+        rows: the result.
+        truth: what is annotated.
+        shift: is added to the result's frame numbers.
+        factors: multiply the result's boxes, in x and in y.
+        samples: how many frames are looked at.
+    """
     numbers = np.unique(truth[:, 0])
     numbers = numbers[np.linspace(0, len(numbers) - 1, min(samples, len(numbers))).astype(int)]
     found = total = 0
     for number in numbers:
-        wanted, given = truth[truth[:, 0] == number, 2:6], rows[rows[:, 0] == number - shift, 2:6]
+        wanted, given = truth[truth[:, 0] == number, 2:6], np.tile(factors, 2) * rows[rows[:, 0] == number - shift, 2:6]
         total += len(wanted)
         if not len(given):
             continue

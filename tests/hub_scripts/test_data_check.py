@@ -108,3 +108,15 @@ def test_the_command_prints_the_report_and_fails_on_errors(clips, tmp_path):
     assert result.exit_code == 1 and "broken.mp4" in result.output and "errors" in result.output
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path / "nowhere")])
     assert result.exit_code == 1 and isinstance(result.exception, FileNotFoundError)
+
+
+def test_a_malformed_seqinfo_is_named(data_root, tmp_path):
+    shutil.copytree(data_root / "mot/train/WALKER", tmp_path / "WALKER")
+    ini = tmp_path / "WALKER/seqinfo.ini"
+    for content in ("frameRate=25\n", "[Video]\nframeRate=25\n"):
+        ini.write_text(content)
+        (problem,) = check_data(tmp_path).problems
+        assert problem.severity == "error" and f"{ini} is malformed" in problem.what and "[Sequence]" in problem.what
+    ini.write_text("[Sequence]\nframeRate=fast\n")
+    (problem,) = check_data(tmp_path).problems
+    assert "frameRate must be a number, got 'fast'" in problem.what

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from kinetrack.hub_scripts.data.annotations import FrameBoxes
 from kinetrack.hub_scripts.data.augmentation import ClipForm
 from kinetrack.hub_scripts.data.clips import ActionClips, ClipSource, MotClips, join_mosaic
+from kinetrack.hub_scripts.train_config import FINETUNING, load_train_config
 
 PLAIN = ClipForm(num_frames=4, canvas=(64, 128), scale=(1.0, 1.0), flip=0.0, brightness=0.0, contrast=0.0, hue=0.0)
 PLAIN = replace(PLAIN, saturation=0.0, grayscale=0.0, focus=0.0)
@@ -74,9 +74,11 @@ def test_a_box_centred_beyond_its_quarter_is_ignored_and_cut():
     assert label["ignore"].tolist()[:2] == [False, True] and label["track_ids"].tolist()[:2] == [7, -1]
 
 
-def test_a_mosaic_needs_a_canvas_that_can_be_quartered():
-    with pytest.raises(ValueError, match="multiples of 64"):
-        ClipForm(canvas=(96, 128)).quarter()
+def test_a_mosaic_fits_every_canvas_that_a_model_takes():
+    sources = [source(level, (40, 20, 60, 50)) for level in (10, 80)]
+    for canvas in ((96, 160), tuple(load_train_config(FINETUNING).data.tracking.size)):
+        sample = MotClips(sources, replace(PLAIN, canvas=canvas, mosaic=1.0))[0]
+        assert sample["pixel_values_videos"].shape == (4, 3, *canvas) == (4, 3, *sample["pixel_mask"].shape)
 
 
 def test_a_backdrop_leaves_only_the_actor():

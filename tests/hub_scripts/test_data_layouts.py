@@ -5,6 +5,7 @@ import pytest
 import torch
 from kinetrack.hub_scripts.data.augmentation import ClipForm
 from kinetrack.hub_scripts.data.batches import collate
+from kinetrack.hub_scripts.data.check import check_data
 from kinetrack.hub_scripts.data.clips import ActionClips
 from kinetrack.hub_scripts.data.layouts import choose_part, class_names, list_clips, recognise_layout
 from kinetrack.hub_scripts.data.listed_clips import ListedClips
@@ -92,8 +93,26 @@ def test_kinetics_csv_finds_downloaded_clips_by_their_times(tmp_path):
     table = list_clips(tmp_path)
     assert class_names(table) == ["riding a bike", "yoga, slow"]
     assert table["part"][:] == ["train", "dev"] and table["group"][:] == ["abcdefghijk", "---QUuC4vJs"]
-    (tmp_path / "train.csv").write_text(header + "riding a bike,missingmiss,10,20,train\n")
-    with pytest.raises(ValueError, match=r"train.csv, line 2: there is no video missingmiss_000010_000020.mp4"):
+    gone = "riding a bike,missingmiss,10,20,train\n"
+    (tmp_path / "train.csv").write_text(header + gone * 2)
+    said = (
+        r"train.csv, line 2: there is no video missingmiss_000010_000020.mp4.* Of 3 videos 2 are missing; .* left out"
+    )
+    with pytest.warns(UserWarning, match=said):
+        assert list_clips(tmp_path)["part"][:] == ["dev"]
+    with pytest.raises(ValueError, match="Of 2 videos 2 are missing"):
+        list_clips(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "got"),
+    [("label,youtube_id", "wave,abcdefghijk", "None"), ("label,youtube_id,time_start,time_end", "wave,abc,,10", "''")],
+)
+def test_kinetics_csv_without_times_says_so(tmp_path, header, line, got):
+    (tmp_path / "mine.csv").write_text(f"{header}\n{line}\n")
+    with pytest.raises(
+        ValueError, match=f"mine.csv, line 2: time_start must be a number of seconds, got {got}.*`path`"
+    ):
         list_clips(tmp_path)
 
 
@@ -107,7 +126,7 @@ def test_csv_with_paths_and_a_split_column(tmp_path):
     with pytest.raises(ValueError, match="expected a header with `label` and `path`.*got file, what"):
         list_clips(file)
     file.write_text("path,label\nclips/c.mp4,wave\n")
-    with pytest.raises(ValueError, match="line 2: there is no file"):
+    with pytest.raises(ValueError, match="line 2: there is no file.* Of 1 videos 1 are missing"):
         list_clips(file)
 
 
@@ -172,6 +191,27 @@ def test_a_dev_part_is_cut_by_whole_films_and_by_names_alone(tmp_path):
     assert names_of(table, "dev", dev_fraction=0.0) == []
 
 
+def test_names_that_only_count_are_no_films(tmp_path):
+    """`clip_001.mp4`, `clip_002.mp4`: were they one film, nothing could be set aside."""
+    touch(*(tmp_path / "train/wave" / f"clip_{number:03d}.mp4" for number in range(12)))
+    touch(*(tmp_path / "test/wave" / f"clip_{number:03d}.mp4" for number in range(3)))
+    table = list_clips(tmp_path)
+    assert [len(names_of(table, part)) for part in ("train", "dev", "test")] == [11, 1, 3]
+    assert len(set(table["group"][:])) == 15
+    said = [problem.what for problem in check_data(tmp_path, decode=False).problems]
+    assert said and not any("films like this one" in what for what in said)
+
+
+def test_a_list_of_official_splits_counts_what_is_missing(ucf101):
+    gone = sorted((ucf101 / "UCF-101").rglob("*_g01_*.avi"))
+    for path in gone:
+        path.unlink()
+    with pytest.raises(
+        ValueError, match=f"testlist01.txt names Archery/v_Archery_g01_c01.avi.* {len(gone)} are missing"
+    ):
+        list_clips(ucf101, fold=1)
+
+
 def test_nothing_to_find_says_what_was_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected class folders"):
         list_clips(tmp_path)
@@ -219,6 +259,17 @@ def test_dataset_whose_video_column_is_named_video(saved_dataset, tmp_path):
 
     load_from_disk(str(saved_dataset)).rename_column("clip", "video").save_to_disk(tmp_path / "named")
     assert list_clips(tmp_path / "named")[:] == list_clips(saved_dataset)[:]
+
+
+def test_clips_of_a_dataset_whose_labels_are_kept_secret_are_left_out(saved_dataset, tmp_path):
+    from datasets import ClassLabel, load_from_disk
+
+    named = load_from_disk(str(saved_dataset)).cast_column("action", ClassLabel(names=["run", "sit", "wave"]))
+    secret = named["validation"].map(lambda row: row | {"action": -1}, features=named["validation"].features)
+    named["test"] = secret
+    named.save_to_disk(tmp_path / "secret")
+    with pytest.warns(UserWarning, match="1 of 1 clips of test have no label; they are left out"):
+        assert list_clips(tmp_path / "secret")["part"][:] == ["train", "train", "dev"]
 
 
 def test_dataset_without_videos_says_what_it_has(tmp_path):

@@ -25,12 +25,14 @@ def add_sequence(folder, length=10, rows=None, labels=None):
 def test_parts_are_those_of_the_folders_and_detector_copies_are_read_once(tmp_path):
     for detector in ("DPM", "FRCNN", "SDP"):
         add_sequence(tmp_path / f"train/MOT17-02-{detector}", 2)
+    for name in ("MOT16-04", "MOT20-01", "PETS09-S2L1"):
+        add_sequence(tmp_path / "train" / name, 2)
     add_sequence(tmp_path / "train1/dancetrack0001", 2)
     add_sequence(tmp_path / "val/v_00HRwkvvjtQ_c001", 2)
     (tmp_path / "test/MOT17-01-DPM/img1").mkdir(parents=True)  # test sequences have no ground truth
     found = find_sequences(tmp_path)
     assert {part: [folder.name for folder in folders] for part, folders in found.items()} == {
-        "train": ["MOT17-02-DPM", "dancetrack0001"],
+        "train": ["MOT16-04", "MOT17-02-DPM", "MOT20-01", "PETS09-S2L1", "dancetrack0001"],
         "dev": ["v_00HRwkvvjtQ_c001"],
     }
     assert [source.stratum for source in list_sequences(tmp_path, "dev")] == ["v_00HRwkvvjtQ_c001"]

@@ -102,7 +102,7 @@ def test_scores_both_tasks_and_writes_them(model, data, tmp_path):
 
 def test_the_tracks_are_those_of_the_session(model, data, video_path):
     session = KineTrackSession(*model, task="tracking")
-    rows, _ = track_sequence(session, Sequence(data / "mot" / "STREET-1"), 0, Stopwatch())
+    (rows,), _ = track_sequence(session, Sequence(data / "mot" / "STREET-1"), [0], Stopwatch())
     expected = []
     for number, result in enumerate(KineTrackSession(*model, task="tracking").run(video_path), start=1):
         for identity, (x1, y1, x2, y2), score in zip(result.track_ids, result.boxes, result.scores, strict=True):
@@ -120,7 +120,7 @@ def test_images_and_video_of_a_sequence_are_both_read(model, tmp_path, frames):
 def test_a_part_runs_and_scores_only_its_frames(model, tmp_path, frames):
     folder = write_sequence(tmp_path / "S", rectangles, frames=frames)
     session = KineTrackSession(*model, task="tracking")
-    rows, _ = track_sequence(session, Sequence(folder, (5, 9)), 0, Stopwatch())
+    (rows,), _ = track_sequence(session, Sequence(folder, (5, 9)), [0], Stopwatch())
     assert rows[:, 0].min() == 5 and rows[:, 0].max() == 9
     report = evaluate(model, [Sequence(folder, (5, 9))], task="tracking")
     assert report["speed"]["frames"] == 5
@@ -204,6 +204,52 @@ def test_sequences_of_one_name_are_refused_before_anything_runs(model, tmp_path,
         evaluate(model, tmp_path, task="tracking", output=tmp_path / "report")
     assert str(first) in str(error.value) and str(second) in str(error.value)
     assert not (tmp_path / "report").exists()
+
+
+def test_classes_of_ones_own_are_scored_each_by_itself(model, tmp_path, video_path, monkeypatch):
+    """In CVAT's files the first class need not be people."""
+    folder = write_sequence(tmp_path / "GAME", rectangles, video=video_path)
+    rows = np.loadtxt(folder / "gt/gt.txt", delimiter=",")
+    rows[:, 7] = rows[:, 1]  # the first rectangle is a ball, the second a person
+    np.savetxt(folder / "gt/gt.txt", rows, delimiter=",", fmt="%g")
+    (folder / "gt/labels.txt").write_text("ball\nperson\n")
+    balls, people = (rows[rows[:, 1] == number, :7] for number in (1, 2))
+
+    def run(session, sequence, objects, stopwatch):
+        assert objects == [0, 1]
+        return [people, balls], {}
+
+    monkeypatch.setattr("kinetrack.hub_scripts.evaluate.track_sequence", run)
+    monkeypatch.setattr(model[0].config, "object_classes", ["person", "ball"])
+    report = evaluate(model, tmp_path, task="tracking", output=tmp_path / "report")
+    assert {name: scores["MOTA"] for name, scores in report["tracking"].items()} == dict.fromkeys(
+        ("GAME (person)", "GAME (ball)", "COMBINED"), 100
+    )
+    assert (tmp_path / "report/tracks/GAME (ball).txt").is_file()
+    monkeypatch.setattr(model[0].config, "object_classes", ["car"])
+    with pytest.raises(ValueError, match="labels.txt names ball, person; this model detects car"):
+        evaluate(model, tmp_path, task="tracking")
+
+
+def test_an_actors_boxes_lie_beside_the_clip_or_beside_its_part(tmp_path):
+    clip = LabelledClip(tmp_path / "train/walk/a.mp4", "walk")
+    assert clip.boxes_file is None
+    for place in ("train_boxes/walk/a.txt", "train/walk/a.txt"):  # the latter goes first, as in training
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text("1,1,4,6,16,16,1,1,1\n")
+        assert clip.boxes_file == tmp_path / place
+
+
+def test_test_clips_of_a_table_that_holds_them(tmp_path, video_path, monkeypatch):
+    from datasets import Dataset, DatasetDict, Features, Value, Video
+
+    monkeypatch.setattr(evaluation_items, "CACHE", tmp_path / "cache")
+    features = Features({"video": Video(decode=False), "label": Value("string")})
+    rows = [{"video": {"bytes": video_path.read_bytes(), "path": None}, "label": "walk"}]
+    table = Dataset.from_list(rows, features=features)
+    DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "saved")
+    (clip,) = list_items(tmp_path / "saved", "test")
+    assert clip.label == "walk" and clip.path.read_bytes() == video_path.read_bytes()
 
 
 def test_a_failed_run_leaves_no_report(model, tmp_path, frames):

@@ -216,18 +216,45 @@ def test_results_that_do_not_fit_are_named(simple, change, message):
         score_tracks({"S": change(rows)}, {"S": folder})
 
 
-def test_another_resolution_is_noticed(simple):
-    folder, rows = simple
-    with pytest.warns(UserWarning, match="another resolution"):
-        score_tracks({"S": rows * np.array([1, 1, 0.5, 0.5, 0.5, 0.5])}, {"S": folder})
+@pytest.fixture
+def crowd(tmp_path):
+    """Many people all over a wide picture, who walk quickly."""
+    rng = np.random.default_rng(0)
+    starts = rng.uniform((0, 0), (1800, 850), (12, 2))
+    truth = np.array(
+        [[t, i, x + 20 * t, y, 80, 200, 1, -1, -1, -1] for t in range(1, 41) for i, (x, y) in enumerate(starts, 1)]
+    )
+    return write_sequence(tmp_path / "CROWD", truth, 90), truth[:, :6]
 
 
-def test_a_frame_offset_inside_the_sequence_is_noticed(tmp_path):
-    truth = np.array([[t, 1, 20 * t, 200, 40, 90, 1, -1, -1, -1] for t in range(1, 41)], float)
-    folder = write_sequence(tmp_path / "S", truth, 60)
-    late = truth[:, :6] + np.array([5, 0, 0, 0, 0, 0])
-    with pytest.warns(UserWarning, match="better 5 frames earlier.*without an offset"):
+@pytest.mark.parametrize("factors", [(0.6, 0.6), (2 / 3, 2 / 3), (0.75, 0.75), (1.5, 1.5), (0.37, 0.37), (0.5, 0.8)])
+def test_another_resolution_is_noticed(crowd, factors):
+    folder, rows = crowd
+    back = [f"{1 / factor:.3g}" for factor in factors]
+    with pytest.warns(UserWarning, match=f"with {back[0]} times their x and {back[1]} times.*another resolution"):
+        score_tracks({"S": rows * np.array([1, 1, *factors, *factors])}, {"S": folder})
+
+
+@pytest.mark.parametrize("offset", [2, 3, 7, 15, 20, 29])
+def test_a_frame_offset_inside_the_sequence_is_noticed(crowd, offset):
+    folder, rows = crowd
+    late = rows + np.array([offset, 0, 0, 0, 0, 0])
+    with pytest.warns(UserWarning, match=f"better {offset} frames earlier.*without an offset"):
         score_tracks({"S": late}, {"S": folder})
+
+
+def test_one_class_of_many_is_scored_alone(tmp_path):
+    truth = np.array(
+        [[t, i, 100 * i + t, 200, 40, 90, 1, i, 1] for t in range(1, 21) for i in (1, 2)], float
+    )  # CVAT's classes 1 and 2
+    folder = write_sequence(tmp_path / "S", truth, 20)
+    second = truth[truth[:, 7] == 2, :6]
+    keys = {"one": 1, "two": 2, "three": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scores = score_tracks(dict.fromkeys(keys, second), dict.fromkeys(keys, folder), classes=keys)
+    assert [scores[key]["MOTA"] for key in ("one", "two")] == [-100, 100]
+    assert scores["three"]["FP"] == 20 and scores["three"]["FN"] == 0
 
 
 def test_a_half_numbered_from_one_is_refused(simple):

@@ -63,7 +63,7 @@ def test_kept_detections_give_the_sessions_own_tracks(model_folder, root, tmp_pa
     kept = load_detections([sequence], tmp_path / "cache" / "kept.npz")[0]
     for settings in ({}, {"min_hits": 3, "min_similarity": 0.3, "low_threshold": 0.2}):
         session = KineTrackSession(model, processor, task="tracking", tracker=settings)
-        expected, _ = track_sequence(session, sequence, 0, Stopwatch())
+        (expected,), _ = track_sequence(session, sequence, [0], Stopwatch())
         ours = track_detections(kept, session_settings(model.config.detection_threshold, settings))
         assert len(expected) > 10
         np.testing.assert_allclose(ours, expected, rtol=1e-6)
