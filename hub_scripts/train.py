@@ -6,6 +6,7 @@ One process or many (`accelerate launch`), on a CPU or on GPUs: the same loop. W
 
 import contextlib
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from .atomic_files import write_json_atomically
-from .train_checkpoint import Progress, load_checkpoint, save_checkpoint, write_model
+from .train_checkpoint import Progress, load_checkpoint, remove_checkpoint, save_checkpoint, write_model
 from .train_config import TrainConfig
 from .train_data import training_streams
 from .train_log import TrainingLog
@@ -39,7 +40,7 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     Raises:
         FileNotFoundError: no data or no weights where the settings say.
         ValueError: settings that do not fit each other or the data.
-        FloatingPointError: a loss that is not finite; the message names the clips.
+        FloatingPointError: a loss or its gradient is not finite; the message names the clips.
     """
     if settings.captions.pairs is not None:
         from .captioning.train_pairs import train_on_pairs
@@ -48,6 +49,8 @@ def train(settings: TrainConfig, resume: bool = True) -> Path:
     run = TrainingRun(settings)
     if resume:
         run.resume()
+    else:
+        run.forget()
     return run.finish()
 
 
@@ -69,6 +72,9 @@ class TrainingRun:
         self.streams = training_streams(
             settings, accelerator.process_index, accelerator.num_processes, accelerator.gradient_accumulation_steps
         )
+        if settings.best_metric and settings.best_metric not in self.streams.metrics:
+            known = ", ".join(self.streams.metrics)
+            raise ValueError(f"best_metric={settings.best_metric!r} is not measured here. Choose one of {known}.")
         model, self.processor = build_model(settings, self.streams.labels, self.streams.tasks)
         self.streams.normalise(self.processor.image_mean, self.processor.image_std)
         self.config = model.config
@@ -96,6 +102,12 @@ class TrainingRun:
         """Goes on from the newest checkpoint in the output folder; False if there is none."""
         return load_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
 
+    def forget(self) -> None:
+        """Removes an earlier run's checkpoint, which would be gone on with if this one stopped before its own."""
+        if self.accelerator.is_main_process:
+            remove_checkpoint(self.output)
+        self.accelerator.wait_for_everyone()
+
     def finish(self) -> Path:
         """Trains from where the run stands to the last step; returns the folder of the model."""
         settings, progress = self.settings, self.progress
@@ -113,10 +125,10 @@ class TrainingRun:
             ):
                 self._evaluate(log)
             if self._checkpoint_is_due(saved):
-                save_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
+                self._save_checkpoint()
                 saved = time.monotonic()
         self._evaluate(log)
-        save_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
+        self._save_checkpoint()
         log.close()
         self.accelerator.wait_for_everyone()
         return self.output / "model"
@@ -125,9 +137,11 @@ class TrainingRun:
         """One step of the optimiser on one batch of every stream, or several where gradients are accumulated."""
         self.objective.train()
         drawn = self.settings.picture_every and self.progress.step % self.settings.picture_every == 0
+        seen = []
         for number, batch in enumerate(batches, start=1):
             batch = to_device(batch, self.accelerator.device)
             names = batch.pop("names")
+            seen += names
             with contextlib.nullcontext() if number == len(batches) else self.accelerator.no_sync(self.objective):
                 loss, result = self.objective(batch)
                 if loss is None:
@@ -139,14 +153,16 @@ class TrainingRun:
                 log.picture(batch, result, self.streams.form, names, self.progress.step)
         self._touch_all()
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.settings.max_grad_norm)
+        norm = float((norm.full_tensor() if hasattr(norm, "full_tensor") else norm) or 0.0)
+        if not math.isfinite(norm) and self.accelerator.scaler is None:  # a scaler leaves such a step out
+            raise self._not_finite("gradient", norm, seen)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
         self.average.update()
         self.progress.step += 1
         rates = {group["place"]: group["lr"] for group in self.optimizer.param_groups}
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        log.step(self.progress.step, float(norm or 0.0), rates, self._bare_objective().balance)
+        log.step(self.progress.step, norm, rates, self._bare_objective().balance)
 
     def _touch_all(self) -> None:
         """What no batch reached has a gradient of zero, as it has in several processes: weights decay there as well."""
@@ -157,10 +173,17 @@ class TrainingRun:
     def _check(self, loss: torch.Tensor, result, names: list[str]) -> None:
         if not torch.isfinite(loss):
             terms = {name: term.item() for name, term in (result.loss_terms or {}).items()}
-            raise FloatingPointError(
-                f"Step {self.progress.step}: the loss is not finite, {terms}, on {', '.join(names)}. Look at these "
-                "files with `kinetrack data check`, or lower learning_rate."
-            )
+            raise self._not_finite("loss", terms, names)
+
+    def _not_finite(self, what: str, value, names: list[str]) -> FloatingPointError:
+        return FloatingPointError(
+            f"Step {self.progress.step}: the {what} is not finite, {value}, on {', '.join(names)}. Look at these files "
+            "with `kinetrack data check`, or lower learning_rate."
+        )
+
+    def _save_checkpoint(self) -> None:
+        self.progress.share(self.accelerator)
+        save_checkpoint(self.accelerator, self.average, self.output, self.streams.key)
 
     def _checkpoint_is_due(self, saved: float) -> bool:
         if self.progress.step == self.settings.steps:
@@ -183,6 +206,11 @@ class TrainingRun:
                 if record[metric] > self.progress.best:
                     self.progress.best = record[metric]
                     self._save_model("best", trained=True)
+            else:
+                logger.warning(
+                    "Nothing is set aside to judge the model by, so none is kept as the best: give clips in `val`, or "
+                    "five and more of a class, or a larger data.dev_fraction."
+                )
         log.write(record | {"step": self.progress.step})
 
     def _best_metric(self, record: dict[str, float]) -> str:

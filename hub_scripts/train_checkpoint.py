@@ -16,6 +16,7 @@ from .train_optimizer import WeightAverage
 logger = logging.getLogger(__name__)
 
 _KEY = "data.sha256"
+_PLACES = ("checkpoint", "checkpoint.previous")
 
 
 class Progress:
@@ -38,6 +39,14 @@ class Progress:
     def load_state_dict(self, state: dict) -> None:
         """For Accelerate."""
         self.step, self.best, self.sums = state["step"], state["best"], state["sums"]
+
+    def share(self, accelerator: Accelerator) -> None:
+        """Gives all processes the mean of their sums, since what the main process saves is read by all of them."""
+        if accelerator.num_processes == 1:
+            return
+        for name, values in self.sums.items():
+            own = torch.tensor([float(value) for value in values], device=accelerator.device)
+            self.sums[name] = accelerator.reduce(own, "mean").tolist()
 
 
 def save_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Path, key: str) -> None:
@@ -69,7 +78,7 @@ def load_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Pa
     Raises:
         ValueError: the checkpoint belongs to another model, or to other data.
     """
-    for name in ("checkpoint", "checkpoint.previous"):
+    for name in _PLACES:
         folder = output / name
         if folder.is_dir():
             if (folder / _KEY).is_file() and (folder / _KEY).read_text() != key:
@@ -83,6 +92,12 @@ def load_checkpoint(accelerator: Accelerator, average: WeightAverage, output: Pa
             logger.info("Resumed from %s.", folder)
             return True
     return False
+
+
+def remove_checkpoint(output: Path) -> None:
+    """Nothing in this folder is gone on with any more."""
+    for name in _PLACES:
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def _is_cut(accelerator: Accelerator) -> bool:

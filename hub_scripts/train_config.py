@@ -267,8 +267,12 @@ def _build(cls, settings: dict[str, Any], prefix: str):
         elif value is None and type(None) in get_args(fields[name].type):
             values[name] = None
         elif isinstance(current, bool) or current is None or isinstance(current, dict | str):
-            if current is not None and not isinstance(value, type(current)):
-                raise ValueError(f"{prefix}{name} must be {type(current).__name__}, got {value!r}.")
+            kinds = [kind for kind in get_args(fields[name].type) if kind is not type(None)] if current is None else []
+            kinds = kinds or [type(current)]
+            if value is False and kinds == [str]:
+                value = "no"  # YAML 1.1 takes the word for false
+            if not isinstance(value, tuple(kinds)):
+                raise ValueError(f"{prefix}{name} must be {kinds[0].__name__}, got {value!r}.")
             values[name] = value
         else:
             try:

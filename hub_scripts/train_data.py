@@ -90,6 +90,13 @@ class TrainingStreams:
         """How the clips of the last stream are made."""
         return self.loaders[-1][1].dataset.form
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what `evaluate` can measure, if dev clips have the labels and boxes for it."""
+        groups = [f"dev_{name}" for name in self.labels.get("label_groups", ())]
+        actions = ["dev_top1", "dev_region_top1", *groups] if "actions" in self.tasks else []
+        return actions + (["dev_ap50"] if "tracking" in self.tasks else [])
+
     @cached_property
     def key(self) -> str:
         """Names the clips and classes that are learned from: what a run may go on with."""

@@ -21,6 +21,7 @@ from .train_config import TrainConfig
 logger = logging.getLogger(__name__)
 
 UNIFORM = 0.995  # relative entropy from which attention is called uniform
+SINGLE = 0.02  # and up to which it is said to look at one place alone
 _ATTENTIONS = {"alpha_entropy": "spatial attention (α)", "beta_entropy": "temporal attention (β)"}
 _TERMS = ("action", "region", "attention", "heatmap", "box", "identity", "keypoint", "group")
 
@@ -73,7 +74,8 @@ class TrainingLog:
         beta = result.temporal_attention.detach().float()
         alpha = result.spatial_attention.detach().float().flatten(2)
         values["alpha_entropy"] = relative_entropy(alpha.flatten(0, 1), alpha.flatten(0, 1) > 0).mean()
-        values["beta_entropy"] = relative_entropy(beta, beta > 0).mean()
+        if beta.shape[1] > 1:  # of one frame there is nothing to choose
+            values["beta_entropy"] = relative_entropy(beta, beta > 0).mean()
         for name, value in values.items():
             self.progress.sums.setdefault(name, []).append(value.detach())
         self.images += batch["frame_mask"].numel() * self.accelerator.num_processes
@@ -113,16 +115,19 @@ class TrainingLog:
         if record["step"] <= self.settings.warmup_steps:
             return  # attention starts uniform
         for name, attention in _ATTENTIONS.items():
-            if record.get(name, 0.0) <= UNIFORM:
+            entropy = record.get(name, 0.5)
+            if SINGLE <= entropy <= UNIFORM:
                 self.warned.discard(name)
             elif name not in self.warned and self.active:
                 self.warned.add(name)
+                what = "is uniform: it chooses nothing" if entropy > UNIFORM else "sees one place alone"
                 with logging_redirect_tqdm():
                     logger.warning(
-                        "Step %d: the %s is uniform (relative entropy %.4f): it chooses nothing (collapse).",
+                        "Step %d: the %s %s (relative entropy %.4f, collapse).",
                         record["step"],
                         attention,
-                        record[name],
+                        what,
+                        entropy,
                     )
 
     def picture(self, batch: dict, result, form, names: list[str], step: int) -> None:

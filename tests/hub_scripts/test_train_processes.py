@@ -33,6 +33,15 @@ if dist.get_rank() == 0:
     torch.save(total / 2, file)
 dist.destroy_process_group()
 """
+SHARE_SUMS = """
+from accelerate import Accelerator
+from kinetrack.hub_scripts.train_checkpoint import Progress
+
+accelerator, progress = Accelerator(cpu=True), Progress()
+progress.sums = {"heatmap": [float(accelerator.process_index), 4.0]}
+progress.share(accelerator)
+assert progress.sums == {"heatmap": [0.5, 4.0]}
+"""
 
 
 @pytest.fixture
@@ -114,3 +123,8 @@ def test_identity_loss_compares_the_embeddings_of_all_processes(run_processes, t
     loss.backward()
     expected = torch.stack([loss.detach(), *weight.grad.flatten()])
     torch.testing.assert_close(torch.load(tmp_path / "total.pt"), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_one_process_saves_of_the_log_is_true_of_all(run_processes):
+    """All of them take over the sums that the main process saved."""
+    run_processes(SHARE_SUMS, 2)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from kinetrack.hub_scripts.train import TrainingRun, train
 from kinetrack.hub_scripts.train_optimizer import WeightAverage
+from safetensors.torch import load_file
 
 STEPS = 8
 
@@ -54,6 +55,11 @@ def test_a_killed_run_has_the_losses_of_one_that_was_not(
 
     train(settings)
     assert losses(tmp_path) == losses(undisturbed)
+    # What is saved is the exponential mean of the weights over all steps, before the kill and after.
+    mean, expected = (load_file(output / "model/model.safetensors") for output in (tmp_path, undisturbed))
+    assert all(torch.equal(mean[name], value) for name, value in expected.items())
+    last = load_file(undisturbed / "checkpoint/model.safetensors")
+    assert not torch.equal(expected["tracking_head.heatmap.bias"], last["model.tracking_head.heatmap.bias"])
 
 
 def test_a_run_that_is_complete_can_be_given_more_steps(undisturbed, data_root, training_settings, tmp_path):
@@ -100,6 +106,27 @@ def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_clips(data_root, 
     with pytest.raises(FloatingPointError, match=r"(?s)heatmap.*nan.*mot/train/WALKER:\d+-\d+"):
         run.finish()
     assert not (tmp_path / "model").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoilt(data_root, training_settings, tmp_path):
+    run = TrainingRun(training_settings(data_root, tmp_path, steps=1))
+    bias = run.objective.model.tracking_head.heatmap.bias
+    bias.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(FloatingPointError, match=r"the gradient is not finite.*mot/train/WALKER:\d+-\d+"):
+        run.finish()
+    assert bias.isfinite().all() and not (tmp_path / "checkpoint").exists()
+
+
+def test_a_fresh_run_forgets_the_checkpoint_at_once(data_root, training_settings, tmp_path, monkeypatch):
+    """Else, stopped before its first checkpoint, it would go on as the run before it."""
+    settings = training_settings(data_root, tmp_path, steps=1)
+    train(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "finish", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, resume=False)
+    assert not TrainingRun(settings).resume()
+    assert (tmp_path / "model/config.json").is_file()
 
 
 def test_the_mean_of_the_weights_is_exponential_and_only_lent_to_the_model():

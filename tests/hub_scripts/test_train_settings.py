@@ -126,11 +126,21 @@ def test_attention_that_collapses_is_warned_of(data_root, training_settings, tmp
     assert len(said) == 1 and said[0].startswith("Step 2: the temporal attention (β) is uniform")
 
 
+def test_attention_to_one_place_alone_is_warned_of(data_root, training_settings, tmp_path, caplog):
+    settings = training_settings(data_root, tmp_path, steps=2, warmup_steps=0, log_every=1)
+    run = TrainingRun(settings)
+    with torch.no_grad():
+        run.objective.model.kinetrack.attention.spatial_projection.weight.mul_(1e6)
+    run.finish()
+    (said,) = [record.getMessage() for record in caplog.records if "sees one place alone" in record.getMessage()]
+    assert said.startswith("Step 1: the spatial attention (α)")
+
+
 def test_the_best_model_is_kept_by_the_chosen_figure(data_root, training_settings, tmp_path, monkeypatch):
     scores = iter([0.3, 0.9, 0.2])
-    settings = training_settings(data_root, tmp_path, steps=3, evaluate_every=1, best_metric="dev_x")
+    settings = training_settings(data_root, tmp_path, steps=3, evaluate_every=1, best_metric="dev_ap50")
     run = TrainingRun(settings)
-    monkeypatch.setattr(run.streams, "evaluate", lambda *_: {"dev_top1": 0.5, "dev_x": next(scores)})
+    monkeypatch.setattr(run.streams, "evaluate", lambda *_: {"dev_top1": 0.5, "dev_ap50": next(scores)})
     saved, save = [], run._save_model
     monkeypatch.setattr(
         run, "_save_model", lambda name, trained: (save(name, trained), saved.append((run.progress.step, name)))
@@ -142,8 +152,10 @@ def test_the_best_model_is_kept_by_the_chosen_figure(data_root, training_setting
 
 
 def test_a_figure_that_is_not_measured_cannot_choose(data_root, training_settings, tmp_path):
-    with pytest.raises(ValueError, match="best_metric='dev_luck' was not measured. Choose one of dev_top1"):
-        train(training_settings(data_root, tmp_path, steps=1, best_metric="dev_luck"))
+    with pytest.raises(ValueError, match="best_metric='dev_luck' is not measured here. Choose one of dev_top1"):
+        TrainingRun(training_settings(data_root, tmp_path, steps=1, best_metric="dev_luck"))  # before the first step
+    with pytest.raises(ValueError, match="best_metric='dev_ap50' was not measured. Choose one of dev_top1"):
+        train(training_settings(data_root, tmp_path, steps=1, best_metric="dev_ap50"))  # there is no such sequence
 
 
 @pytest.mark.parametrize("task", ["tracking", "actions"])
@@ -165,3 +177,16 @@ def test_settings_from_the_command_line(tmp_path):
     assert loaded.model.checkpoint == "some-model" and loaded.compile == "inductor"
     loaded = load_train_config(*split_arguments(["model=kinetrack-nano", "data=x", "data.cache=null"]))
     assert loaded.model.checkpoint == "kinetrack-nano" and loaded.data.cache is None and loaded.data.path == "x"
+
+
+def test_words_that_yaml_takes_for_something_else(tmp_path):
+    assert load_train_config(None, ["mixed_precision=no"]).mixed_precision == "no"
+    with pytest.raises(ValueError, match="data.path must be str, got 2024"):
+        load_train_config(None, ["data.path=2024"])
+
+
+def test_nothing_to_judge_by_is_said(data_root, training_settings, tmp_path, caplog, monkeypatch):
+    run = TrainingRun(training_settings(data_root, tmp_path, steps=1))
+    monkeypatch.setattr(run.streams, "evaluate", lambda *_: {})
+    run.finish()
+    assert "Nothing is set aside to judge the model by" in caplog.text and not (tmp_path / "best").exists()
