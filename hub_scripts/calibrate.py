@@ -16,7 +16,7 @@ from .detection_cache import detect_sequence
 from .evaluate import person_label
 from .evaluation_items import Sequence, check_sequences, list_items
 from .evaluation_runs import Stopwatch, classify_clip
-from .tune import score_settings, session_settings
+from .tune import model_folder, score_settings, session_settings
 
 DETECTION_THRESHOLDS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
@@ -39,18 +39,20 @@ def calibrate(model: str | os.PathLike, data: str | os.PathLike, precision: floa
 
     Raises:
         FileNotFoundError: no model or no data there.
-        ValueError: the dev list names no clips with action labels, or no sequences; or an unknown task.
+        ValueError: the dev list names no clips with action labels that the model knows, or no sequences; or an unknown
+            task.
     """
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {task!r}.")
-    network = load_model(model)
+    folder = model_folder(model)
+    network = load_model(folder)
     chosen, figures = {}, {}
     if task != "tracking":
         chosen, figures = _choose_for_actions(*network, Path(data), precision)
     if task != "actions":
         values, found = _choose_for_tracking(*network, Path(data))
         chosen, figures = chosen | values, figures | found
-    update_json_atomically(Path(model) / "config.json", chosen)
+    update_json_atomically(folder / "config.json", chosen)
     return chosen | figures
 
 
@@ -128,8 +130,11 @@ def _dev_predictions(network, processor, root: Path) -> tuple[np.ndarray, np.nda
     rows, targets = [], []
     for item in read_split("dev"):
         if item.startswith(f"actions/{ACTION_SET}/"):
+            label = Path(item).parent.name
+            if label not in index:
+                raise ValueError(f"{item} is on the dev list; the model has no class {label!r} but {', '.join(index)}.")
             rows.append(np.log(np.maximum(classify_clip(session, root / item, Stopwatch())["actions"], 1e-12)))
-            targets.append(index[Path(item).parent.name])
+            targets.append(index[label])
     if not rows:
         raise ValueError(f"The dev list names no clip of actions/{ACTION_SET}; there is nothing to calibrate on.")
     return np.stack(rows), np.array(targets)

@@ -11,7 +11,7 @@ from ..processing.tracking_kinetrack import Detections, KineTracker
 from .atomic_files import atomic_path
 from .evaluation_items import Sequence, sequence_frames
 
-# Below this the tracker never looks, whatever it is tuned to.
+# Below this the tracker never looks, whatever `kinetrack tune` tries.
 FLOOR = 0.05
 
 

@@ -15,7 +15,14 @@ from ..processing.loading import load_model
 from ..processing.session_kinetrack import tracker_settings
 from ..processing.tracking_kinetrack import KineTracker
 from .atomic_files import update_json_atomically
-from .detection_cache import SequenceDetections, detect_sequence, load_detections, save_detections, track_detections
+from .detection_cache import (
+    FLOOR,
+    SequenceDetections,
+    detect_sequence,
+    load_detections,
+    save_detections,
+    track_detections,
+)
 from .evaluate import person_label
 from .evaluation_items import Sequence, check_names, check_sequences, list_items, read_sequence_info
 
@@ -56,9 +63,7 @@ def tune(
 
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}.")
-    folder = Path(model)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is no folder of a model: it has no config.json. Give a folder, not a name.")
+    folder = model_folder(model)
     sequences = [item for item in list_items(data, split) if isinstance(item, Sequence)]
     if not sequences:
         raise ValueError(f"The {split} list names no tracking sequence that is below {data}.")
@@ -97,12 +102,24 @@ def tune(
     }
 
 
+def model_folder(model: str | os.PathLike) -> Path:
+    """The folder of a model, whose `config.json` is to be changed.
+
+    Raises:
+        FileNotFoundError: it is none.
+    """
+    folder = Path(model)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is no folder of a model: it has no config.json. Give a folder, not a name.")
+    return folder
+
+
 def draw_settings(trial) -> dict:
     """The search space: settings of `KineTracker` as an Optuna trial suggests them, rounded to what is written."""
     high = round(trial.suggest_float("high_threshold", 0.2, 0.7), 3)
     return {
         "high_threshold": high,
-        "low_threshold": round(trial.suggest_float("low_share", 0.1, 1.0) * high, 3),
+        "low_threshold": max(FLOOR, round(trial.suggest_float("low_share", 0.1, 1.0) * high, 3)),
         "new_track_threshold": round(min(0.95, high + trial.suggest_float("new_track_margin", 0.0, 0.3)), 3),
         "min_hits": trial.suggest_int("min_hits", 1, 4),
         "min_similarity": round(trial.suggest_float("min_similarity", 0.02, 0.4), 3),

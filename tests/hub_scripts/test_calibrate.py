@@ -50,3 +50,13 @@ def test_only_what_belongs_to_the_task_is_changed(model_folder, tmp_path, monkey
 def test_unknown_task_is_refused(model_folder, tmp_path):
     with pytest.raises(ValueError, match="must be one of both, actions, tracking"):
         calibrate(model_folder, tmp_path, task="counting")
+
+
+def test_what_cannot_be_calibrated_is_said_before_anything_runs(model_folder, data_root, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="kinetrack-nano is no folder of a model.*not a name"):
+        calibrate("kinetrack-nano", data_root)
+    monkeypatch.setattr(calibration, "read_split", lambda part: ["actions/jhmdb/train/golf/clip.mp4"])
+    with pytest.raises(
+        ValueError, match="golf/clip.mp4 is on the dev list; the model has no class 'golf' but walk, run"
+    ):
+        calibrate(model_folder, data_root, task="actions")

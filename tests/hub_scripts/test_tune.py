@@ -127,6 +127,11 @@ def test_present_settings_survive_the_way_through_a_trial():
     assert drawn == pytest.approx(present)
 
 
+def test_nothing_is_tried_that_kept_detections_do_not_reach():
+    trial = search._as_trial(session_settings(0.2, {"low_threshold": 0.02}))
+    assert draw_settings(optuna.trial.FixedTrial(trial))["low_threshold"] == detection_cache.FLOOR
+
+
 def test_sequences_of_one_name_are_refused_before_anything_runs(folder, root, tmp_path, monkeypatch):
     shutil.copytree(root / "mot" / "train" / "DEV", root / "mot" / "other" / "DEV")
     monkeypatch.setattr(evaluation_items, "read_split", lambda split: ["mot/train/DEV", "mot/other/DEV"])
