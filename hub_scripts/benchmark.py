@@ -97,7 +97,7 @@ def run_benchmark(
         The report: `machine` and one entry a part.
 
     Raises:
-        ValueError: an unknown part or rival, or fewer than one repeat.
+        ValueError: an unknown part or rival, fewer than one repeat, or two of `exported` of one name.
     """
     from .benchmark_baselines import RIVALS
 
@@ -106,18 +106,21 @@ def run_benchmark(
         _check_names("rivals", rivals, tuple(RIVALS))
     if repeats < 1:
         raise ValueError(f"`repeats` must be at least 1, got {repeats}.")
+    if len({Path(folder).name for folder in exported}) < len(exported):
+        given = ", ".join(map(str, exported))
+        raise ValueError(f"Rows are called as `exported` folders are, which must differ; got {given}. Rename one.")
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
-    report = {"model": model, "machine": describe_machine()}
+    report = {"model": model, "machine": describe_machine() | {"device": device}}
     start = report["machine"]["load"]
     measures = {
         "speed": lambda: _measure_model(model, parts, repeats, device, allow_untrained, backends, seconds, exported),
         "parts": lambda: {"parts": _measure_parts(lengths, dtypes, device)},
         "comparisons": lambda: {"comparisons": _measure_comparisons(device, seconds, rivals)},
         "trackers": lambda: {"trackers": _measure_trackers(model, device, allow_untrained, seconds)},
-        "memory": lambda: {"memory": _measure_memory(model, allow_untrained)},
+        "memory": lambda: {"memory": _measure_memory(model, allow_untrained, device)},
         "recurrence": lambda: {"recurrence": _measure_recurrence(lengths, device)},
         "association": lambda: {"association": _measure_association(mot_data)},
     }
@@ -182,11 +185,11 @@ def _measure_trackers(model, device, allow_untrained, seconds) -> dict:
     return measure_stack(network, Path(model).name, seconds)
 
 
-def _measure_memory(model, allow_untrained) -> dict:
+def _measure_memory(model, allow_untrained, device) -> dict:
     from .benchmark_memory import measure_memory
 
     with tempfile.TemporaryDirectory(prefix="kinetrack-benchmark-") as folder:
-        return measure_memory(model, Path(folder), allow_untrained)
+        return measure_memory(model, Path(folder), allow_untrained, device)
 
 
 def _measure_recurrence(lengths, device) -> dict:

@@ -24,13 +24,14 @@ print("peak_mib", peak_resident_mib(), flush=True)
 """
 
 
-def measure_memory(model: str, folder: Path, allow_untrained: bool = False) -> dict:
+def measure_memory(model: str, folder: Path, allow_untrained: bool = False, device: str = "cpu") -> dict:
     """Peak resident memory of `kinetrack analyze`, all outputs on, over a short and a long 1080p file.
 
     Args:
         model: name, folder or Hub id.
         folder: where videos and results are made.
         allow_untrained: measures a model without trained weights.
+        device: where the model runs.
 
     Returns:
         MiB by length in seconds, and the ratio of the longer to the shorter.
@@ -42,7 +43,7 @@ def measure_memory(model: str, folder: Path, allow_untrained: bool = False) -> d
     for seconds in MEMORY_SECONDS:
         video = folder / f"full-hd-{seconds}s.mp4"
         write_resized(EXAMPLE_VIDEO, video, MEMORY_SIZE, seconds)
-        command = [sys.executable, "-c", _MEASURED_RUN, "analyze", str(video), "--model", model]
+        command = [sys.executable, "-c", _MEASURED_RUN, "analyze", str(video), "--model", model, "--device", device]
         command += ["--output", str(folder / "results")] + ["--allow-untrained"] * allow_untrained
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .atomic_files import atomic_path
-from .benchmark_report import model_input
+from .benchmark_report import device_name, model_input
 
 
 def plot_report(report: dict, path: Path) -> bool:
@@ -28,9 +28,7 @@ def plot_report(report: dict, path: Path) -> bool:
         panel(axes, report)
         axes.spines[["top", "right"]].set_visible(False)
     machine = report["machine"]
-    figure.suptitle(
-        f"{machine['accelerator'] or machine['processor']}, {machine['threads']} threads, {machine['date'][:10]}"
-    )
+    figure.suptitle(f"{device_name(machine)}, {machine['threads']} threads, {machine['date'][:10]}")
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=120)
     return True

@@ -6,13 +6,19 @@ def format_report(report: dict) -> str:
     machine = report["machine"]
     load = " to ".join(f"{value:.1f}" for value in machine.get("load") or [] if value is not None)
     lines = [
-        f"{report['model']}, {machine['date'][:10]}: {machine['accelerator'] or machine['processor']}, "
+        f"{report['model']}, {machine['date'][:10]}: {device_name(machine)}, "
         f"{machine['threads']} threads on {machine['cores']} cores, torch {machine['torch']}, load {load or 'unknown'}."
     ]
     for part, table in _TABLES.items():
         if part in report:
             lines += ["", *table(report[part])]
     return "\n".join(lines)
+
+
+def device_name(machine: dict) -> str:
+    """What a report's figures were measured on; of a GPU only where it was used."""
+    on_gpu = machine.get("device", "cpu").startswith("cuda")
+    return machine["accelerator"] if on_gpu else machine["processor"]
 
 
 def _row(*cells) -> str:
@@ -32,7 +38,14 @@ def model_input(row: dict) -> str:
 def _speed(rows: list[dict]) -> list[str]:
     stages = list(rows[0]["milliseconds"])
     lines = _head(
-        "video", "model input", "backend", "frames/s", "p50, ms", "p95, ms", *(f"{s}, ms" for s in stages), words=3
+        "video",
+        "model input",
+        "backend",
+        "frames/s",
+        "a result every, ms",
+        "p95, ms",
+        *(f"{s}, ms" for s in stages),
+        words=3,
     )
     for row in rows:
         latency = row["latency_ms"]
@@ -59,6 +72,7 @@ def _parts(rows: list[dict]) -> list[str]:
     lines = _head(
         "preset",
         "model input",
+        "parameters, M",
         "numbers",
         "form",
         "p50, ms",
@@ -67,22 +81,21 @@ def _parts(rows: list[dict]) -> list[str]:
         *(f"{name}, ms" for name in names),
         "GFLOPs",
         "peak, MiB",
-        words=4,
+        words=5,
     )
     for row in rows:
         form = f"T = {row['frames']}" if row["frames"] else "step"
+        about = (row["preset"], model_input(row), f"{row['parameters']:.1f}", row["dtype"], form)
         peak = "–" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         figures = [row["ms"]["p50"], row["ms"]["p95"], row["ms_per_frame"], *row["parts"].values(), row["gflops"]]
-        lines.append(
-            _row(row["preset"], model_input(row), row["dtype"], form, *(f"{figure:.1f}" for figure in figures), peak)
-        )
+        lines.append(_row(*about, *(f"{figure:.1f}" for figure in figures), peak))
     return lines
 
 
 def _comparisons(report: dict) -> list[str]:
-    lines = _head("ratio", "value", "our goal", "met", words=1)
+    lines = _head("ratio", "value", "of, ms", "our goal", "met", words=1)
     for goal in report["goals"]:
-        lines.append(_row(goal["name"], goal["value"], goal["limit"], "yes" if goal["met"] else "no"))
+        lines.append(_row(goal["name"], goal["value"], goal["ms"], goal["limit"], "yes" if goal["met"] else "no"))
     lines += ["", *_head("16 frames", "parameters, M", "own input, ms", "at 224², ms", "KineTrack-base, ms", "ratio")]
     for row in report["rivals"]:
         times = row["ms"]

@@ -39,7 +39,8 @@ def measure_speed(networks: dict[str, tuple], folder: Path, repeats: int, allow_
         allow_untrained: measures a model without trained weights.
 
     Returns:
-        For each of `SPEED_RUNS` and each of `networks`: frames, frames per second, and milliseconds per frame by stage.
+        For each of `SPEED_RUNS` and each of `networks`: frames, frames per second, milliseconds from one result to the
+        next (`latency_ms`), and milliseconds per frame by stage, in the mean and as percentiles.
     """
     from ..processing.session_kinetrack import KineTrackSession
 
@@ -67,13 +68,13 @@ def measure_speed(networks: dict[str, tuple], folder: Path, repeats: int, allow_
 def _run(session, video: Path) -> dict:
     """One run of a session over a video, from its first frame."""
     session.reset()
-    spent, frames, times = dict.fromkeys(STAGES, 0.0), 0, []
+    spent, frames, times = {stage: [] for stage in STAGES}, 0, []
     start, cpu = time.perf_counter(), time.process_time()
     last = start
     for result in session.run(str(video)):
         frames += 1
         for stage in STAGES:
-            spent[stage] += result.timings[stage]
+            spent[stage].append(1000 * result.timings[stage])
         now = time.perf_counter()
         times.append(now - last)
         last = now
@@ -82,12 +83,13 @@ def _run(session, video: Path) -> dict:
         "rate": frames / (time.perf_counter() - start),
         "cpu": 1000 * (time.process_time() - cpu) / frames,
         "times": times,
-        "stages": {stage: 1000 * spent[stage] / frames for stage in STAGES},
+        "stages": spent,
     }
 
 
 def _speed_row(name: str, size: tuple[int, int], backend: str, runs: list[dict]) -> dict:
     rates, times = [run["rate"] for run in runs], 1000 * np.concatenate([run["times"] for run in runs])
+    stages = {stage: [run["stages"][stage] for run in runs] for stage in STAGES}
     return {
         "video": name,
         "model_input": list(size),
@@ -95,10 +97,15 @@ def _speed_row(name: str, size: tuple[int, int], backend: str, runs: list[dict])
         "frames": runs[0]["frames"],
         "frames_per_second": median(rates),
         "slowest_and_fastest": [min(rates), max(rates)],
-        "latency_ms": {"p50": float(np.percentile(times, 50)), "p95": float(np.percentile(times, 95))},
+        "latency_ms": _percentiles(times),
         "cpu_ms": median(run["cpu"] for run in runs),
-        "milliseconds": {stage: median(run["stages"][stage] for run in runs) for stage in STAGES},
+        "milliseconds": {stage: median(map(np.mean, spent)) for stage, spent in stages.items()},
+        "stage_ms": {stage: _percentiles(np.concatenate(spent)) for stage, spent in stages.items()},
     }
+
+
+def _percentiles(milliseconds: np.ndarray) -> dict[str, float]:
+    return {name: float(np.percentile(milliseconds, share)) for name, share in (("p50", 50), ("p95", 95))}
 
 
 def measure_backends(
@@ -149,7 +156,7 @@ def _largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.
 
 
 def measure_drawing(video: Path = EXAMPLE_VIDEO, objects: int = 10) -> dict:
-    """Milliseconds that drawing and encoding of the annotated video take for a frame with `objects` tracks."""
+    """Milliseconds that drawing takes for a frame of the annotated video with `objects` tracks; without encoding it."""
     from ..processing.decoding_kinetrack import iter_video_frames
     from ..processing.drawing import FrameAnnotator
     from ..processing.session_kinetrack import KineTrackFrameResult

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .atomic_files import write_atomically
-from .benchmark_report import model_input
+from .benchmark_report import device_name, model_input
 from .metrics.evaluation_report import ABLATION_NOTE, ablation_table
 from .model_card_text import CITATION, HEADINGS, PRIVACY, USE
 
@@ -336,7 +336,7 @@ def _speed(benchmark: dict) -> str:
     ]
     return (
         _table(["video", "model input", "backend", "frames a second", *(f"{stage}, ms" for stage in stages)], rows)
-        + f"\n\n{machine.get('accelerator') or machine['processor']}, {machine['threads']} threads, PyTorch "
+        + f"\n\n{device_name(machine)}, {machine['threads']} threads, PyTorch "
         f"{machine['torch']}, {machine['date'][:10]}; `kinetrack benchmark`. Where several frames are in work at once "
         "(ONNX Runtime, OpenVINO), `model` is how long one takes from begin to end, and frames a second the throughput."
     )

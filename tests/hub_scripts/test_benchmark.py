@@ -7,7 +7,7 @@ import pytest
 import torch
 from kinetrack.hub_scripts import benchmark, benchmark_speed, benchmark_table
 from kinetrack.hub_scripts.benchmark_recurrence import bytes_kept, make_inputs, measure_recurrence, unbind_loop
-from kinetrack.hub_scripts.benchmark_report import format_report
+from kinetrack.hub_scripts.benchmark_report import device_name, format_report
 from kinetrack.hub_scripts.benchmark_stack import measure_stack
 from kinetrack.hub_scripts.benchmark_videos import write_resized
 from kinetrack.hub_scripts.marked_text import replace_marked
@@ -259,7 +259,7 @@ def test_everything_that_is_measured_is_printed_and_drawn(tmp_path):
     times = {"p50": 1.0, "p95": 2.0, "cpu": 1.5, "runs": 3}
     rival = {"name": "S3D", "input": [16, 224, 224], "parameters": 8.0, "ratio": 2.0}
     rival["ms"] = {"KineTrack": times, "own input": times, "rival": times}
-    goal = {"name": "joint", "value": 0.5, "limit": "≤ 0.6", "met": True}
+    goal = {"name": "joint", "value": 0.5, "ms": "5 / (4 + 6)", "limit": "≤ 0.6", "met": True}
     report = {
         "model": "tiny",
         "machine": benchmark.describe_machine() | {"load": [0.5, 3.0]},
@@ -274,6 +274,13 @@ def test_everything_that_is_measured_is_printed_and_drawn(tmp_path):
     benchmark.save_report(report, tmp_path)
     assert (tmp_path / "benchmark.png").stat().st_size > 10_000
     text = format_report(report)
-    for expected in ("load 0.5 to 3.0", "| nano | 64×64 | float32 | T = 1 |", "| joint | 0.50 | ≤ 0.6 | yes |", "S3D"):
+    form, goal = "| nano | 64×64 | 3.0 | float32 | T = 1 |", "| joint | 0.50 | 5 / (4 + 6) | ≤ 0.6 | yes |"
+    for expected in ("load 0.5 to 3.0", form, goal, "S3D"):
         assert expected in text
     assert "| RF-DETR + ByteTrack | 560×560 |" in text and "Drawing 2 tracks" in text
+
+
+def test_a_report_names_the_gpu_only_where_it_was_used():
+    machine = {"processor": "Xeon", "accelerator": "H200"}
+    assert device_name(machine) == device_name(machine | {"device": "cpu"}) == "Xeon"
+    assert device_name(machine | {"device": "cuda:1"}) == "H200"
