@@ -54,8 +54,10 @@ HELP = (
     "\n\n"
     "[bold]tracks.txt[/bold]: MOTChallenge lines: frame, id, left, top, width, height, score, -1, -1, -1\n\n"
     "[bold]annotated-000001.mp4[/bold] …: video in segments, with --write video\n\n"
-    "Files of an earlier run are replaced, unless --state goes on with it. A live source that breaks off is opened "
-    "again, after waits that double up to 30 seconds. Ctrl-C or kill ends the run with complete files and exit code 0. "
+    "Files of an earlier run are replaced, unless --state goes on with that stream. After a crash, frames of a file "
+    "since the last save come again: text is cut back to the save, but video segments stay, and a new one shows them "
+    "once more. A live source that breaks off is opened again, after waits that double up to 30 seconds. Ctrl-C or "
+    "kill ends the run with complete files and exit code 0. "
     "Boxes are pixels of the frame as displayed; times are seconds of the source's own clock, gaps included."
 )
 EXAMPLES = (

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 # Streams may stall for ever; files never reach these limits. Seconds to open and to read.
 _NETWORK_TIMEOUT = (20.0, 60.0)
 
+# Seconds: a frame that is no further behind the newest is out of order; one further behind is of a clock set back.
+_DISORDER = 0.2
+
 # What a local file may be, by FFmpeg's names: everything it holds is in the file itself. Playlists (HLS, concat, DASH,
 # SDP, image sequences) are not among them: a file with the name of a video could make them read any other file.
 _SELF_CONTAINED = (
@@ -121,9 +124,9 @@ class PyAVVideo:
                 self.container.seek(int(target * 1e6))
 
     def decode(self) -> Iterator[tuple[Any, float]]:
-        """Yields (decoded frame, seconds); raises `VideoDecodeError` if there is none."""
+        """Yields (decoded frame, rising seconds); raises `VideoDecodeError` if there is none."""
         origin = (self.container.start_time or 0) / 1e6
-        last = None
+        last, newest = None, 0.0
         for frame in self._deinterlaced(self._decoded()):
             if frame.time is None:
                 time = 0.0 if last is None else last + 1 / self.frame_rate
@@ -134,11 +137,15 @@ class PyAVVideo:
             if last is None:
                 origin += min(0.0, time)
                 time = max(0.0, time)
-            elif time <= last:
+            elif time < newest - _DISORDER:
                 # A clock that jumps back (joined recordings): go on from where the time was.
                 shift = last + 1 / self.frame_rate - time
                 origin -= shift
                 time += shift
+            newest = max(newest, time)
+            if last is not None and time <= last:
+                # A time given twice, or out of order, is no news of the clock: only this frame moves.
+                time = last + min(0.25 / self.frame_rate, 0.01)
             last = time
             yield frame, time
         if last is None:

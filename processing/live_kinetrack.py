@@ -45,7 +45,8 @@ class StreamEvent:
     """Something that happened to a source.
 
     Attributes:
-        kind: `"connected"`, `"disconnected"`, `"reconnected"`, `"damaged"`, `"resized"`, `"rate"` or `"clock"`.
+        kind: `"connected"`, `"disconnected"`, `"reconnected"`, `"damaged"`, `"resized"`, `"rate"`, `"clock"`, or
+            `"failed"` when the files of a stream can no longer be written.
         message: one sentence.
         time: seconds on the stream's clock.
     """

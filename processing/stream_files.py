@@ -1,4 +1,7 @@
-"""Text files of a stream that was killed: what to do with lines that are newer than the state a run goes on from."""
+"""Text files of a stream that was killed: what to do with lines that are newer than the state a run goes on from.
+
+Annotated video is left alone: its segments cannot be cut.
+"""
 
 import json
 from collections.abc import Callable

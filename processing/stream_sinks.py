@@ -45,9 +45,10 @@ class _TextSink:
 
     def close(self) -> None:
         """Writes what is left."""
-        self.flush()
         if self._owned:
             self._file.close()
+        else:
+            self.flush()
 
 
 class JsonLinesSink(_TextSink):
@@ -109,7 +110,8 @@ class SegmentSink:
         model: from `describe_model`.
         seconds: length of a segment.
         keep: how many of the newest segments stay on the disk; None: all.
-        append: numbers go on behind those that are there, instead of replacing them.
+        append: numbers go on behind those that are there, instead of replacing them. What a run that was killed has
+            drawn stays as it is, but for the segment that it was writing, which is lost.
     """
 
     def __init__(
@@ -164,9 +166,13 @@ class SegmentSink:
             self._finish()
 
     def _finish(self):
-        self._video.close()
-        self._video = None
-        os.replace(self._partial, self._folder / SEGMENT.format(self._number))
+        video, self._video = self._video, None
+        try:
+            video.close()
+            os.replace(self._partial, self._folder / SEGMENT.format(self._number))
+        finally:  # which does nothing unless this failed
+            video.abort()
+            self._partial.unlink(missing_ok=True)
         for path in self._segments()[: -self._keep] if self._keep else ():
             path.unlink(missing_ok=True)
 

@@ -5,8 +5,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -122,8 +122,11 @@ def stream(
             sources, `every` for others.
         fps: frames a second to look at, evenly chosen; all when None. Of images it is their rate.
         reconnect: how live sources that break off are opened again.
-        state: file to go on from if it is there, and to save to: at the end, and now and then. Identities and what the
-            model remembers survive a restart. A file goes on where it was left; a live source where it is now.
+        state: file to go on from if it is there, and to save to: at the end, whatever ends the run, and now and then.
+            Identities and what the model remembers survive a restart. A file goes on where it was left; a live source
+            where it is now. Streams that the state knows go on in their files, others replace them. After a crash a
+            file's frames since the last save come again: their lines are removed first, but segments of annotated video
+            cannot be cut, so a new one shows them once more.
         save_every: seconds between two saves.
         max_frames: ends each stream after so many frames.
         stop: ends the run when it is set, at the next frame or within a fraction of a second.
@@ -132,11 +135,12 @@ def stream(
         session_options: for `KineTrackSession`: `task`, `threshold`, `size`, `tracker`, `allow_untrained`.
 
     Returns:
-        How each stream ended. The `error` of a stream that failed while others went on is in it.
+        How each stream ended. The `error` of a stream that failed, because of its source or of its files, while others
+        went on is in it.
 
     Raises:
         FileNotFoundError, ValueError: a source or model that cannot be used; with several sources, only if none can.
-        OSError: the files cannot be written.
+        OSError: the files cannot be written; on the way, only if those of no stream can.
 
     Example:
         >>> import kinetrack
@@ -157,8 +161,6 @@ def stream(
     if state is not None:
         check_place(state)
     saved, saved_at = read_states(state) if state is not None and Path(state).exists() else ({}, time.time())
-    if saved:
-        output.append = True
     stop, arrived = stop or threading.Event(), threading.Condition()
     if any(source.is_live is not False for source in found) or policy == "latest":
         _warm_up(network, session_options)
@@ -174,11 +176,12 @@ def stream(
             feed = stack.enter_context(
                 FrameFeed(source, policy, frame_rate=thinned, reconnect=reconnect, position=position, arrived=arrived)
             )
-            one = _Stream(name, feed, session, output, description, on_result, on_event)
+            files = replace(output, append=output.append or kept is not None)
+            one = _Stream(name, feed, session, files, description, on_result, on_event)
             streams.append(stack.enter_context(one))
         saver = _Saver(state, saved, streams, save_every)
+        stack.callback(saver.save)
         _run(streams, arrived, stop, max_frames, saver, on_progress)
-        saver.save()
     failed = [one.status for one in streams if one.status.error is not None]
     if failed and len(failed) == len(streams):
         raise failed[0].error
@@ -215,7 +218,8 @@ def _warm_up(network, options: dict) -> None:
 
 def _take_up(state: dict, folder: Path, source: StreamSource) -> None:
     """Makes a state and its stream's files fit each other: a run that was killed has written more than it saved."""
-    again = source.is_live is False and source.kind != "pipe"
+    is_live = state.get("is_live") if source.is_live is None else source.is_live
+    again = is_live is False and source.kind != "pipe"
     frame, track = take_up(folder, state["frame_index"], again)
     state["frame_index"] = frame
     state["tracker"]["next_id"] = max(track, int(state["tracker"]["next_id"]))
@@ -252,6 +256,13 @@ def _run(streams, arrived, stop, max_frames, saver, on_progress) -> None:
         if on_progress is not None and (time.monotonic() - told > _PROGRESS or not active):
             told = time.monotonic()
             on_progress([one.status for one in streams])
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    """What to tell of files that cannot be written."""
+    return OSError(
+        f"The results cannot be written to {folder}: {error.strerror or error}. Choose another folder with --output."
+    )
 
 
 @dataclass
@@ -296,9 +307,7 @@ class _Stream:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._open_sinks(folder)
             except OSError as error:
-                raise type(error)(
-                    f"The results cannot be written to {folder}: {error.strerror}. Choose another folder with --output."
-                ) from error
+                raise _unwritable(folder, error) from error
             self.status.folder = folder
 
     def _open_sinks(self, folder: Path):
@@ -318,25 +327,45 @@ class _Stream:
         for event in self.feed.take_events():
             self._tell(event)
         try:
-            return self.feed.take()
+            return self.feed.take() if self.is_active else None
         except (OSError, ValueError) as error:
             self.status.error = error
             self.end()
             return None
 
     def _tell(self, event: StreamEvent):
+        if not self.is_active:
+            return
         status = self.status
-        status.state = "away" if event.kind == "disconnected" else "running"
+        if event.kind in ("connected", "reconnected", "disconnected"):
+            status.state = "away" if event.kind == "disconnected" else "running"
         status.breaks += event.kind == "reconnected"
-        for sink in self._sinks:
-            sink.event(event)
         if self.on_event is not None:
             self.on_event(self.name, event)
+        with self._writing():
+            for sink in self._sinks:
+                sink.event(event)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """For the time of a `with` block, files that cannot be written end this stream and no other."""
+        try:
+            yield
+        except OSError as error:
+            if self.status.folder is None:  # the lines of all streams, in the caller's own file
+                raise
+            if self.status.error is None:
+                self.status.error = _unwritable(self.status.folder, error)
+                if self.on_event is not None:
+                    event = StreamEvent("failed", str(self.status.error), self.status.time)
+                    self.on_event(self.name, event)
+            self.end()
 
     def add(self, frame: VideoFrame, result) -> None:
         """Passes on what was seen in a frame."""
-        for sink in self._sinks:
-            sink.write(result)
+        with self._writing():
+            for sink in self._sinks:
+                sink.write(result)
         status, now = self.status, time.monotonic()
         status.frames += 1
         status.dropped, status.tracks, status.time = self.feed.dropped, len(result.track_ids), result.time
@@ -349,19 +378,21 @@ class _Stream:
 
     def flush(self) -> None:
         """Sees that what was written so far outlives this process."""
-        for sink in self._sinks:
-            sink.flush()
+        with self._writing():
+            for sink in self._sinks:
+                sink.flush()
 
     def end(self) -> None:
         """Completes the files; nothing more comes from this source."""
         if not self.is_active:
             return
         self.is_active = False
-        self.status.state = "ended" if self.status.error is None else "failed"
         sinks, self._sinks = self._sinks, []
-        for sink in sinks:
-            sink.close()
-        self.feed.close()
+        with self._writing(), contextlib.ExitStack() as stack:  # one that fails keeps none from being closed
+            stack.callback(self.feed.close)
+            for sink in sinks:
+                stack.callback(sink.close)
+        self.status.state = "ended" if self.status.error is None else "failed"
 
     def __enter__(self) -> "_Stream":
         return self
@@ -393,8 +424,12 @@ class _Saver:
     def save(self) -> None:
         """Saves now."""
         self._due = time.monotonic() + self.every
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             for one in self.streams:
                 one.flush()
-            self.states |= {one.name: one.session.state_dict() for one in self.streams}
+        finally:
+            # Only an open connection tells whether an address is live, and the next run must know before it has one.
+            self.states |= {one.name: one.session.state_dict() | {"is_live": one.feed.is_live} for one in self.streams}
             write_states(self.path, self.states)

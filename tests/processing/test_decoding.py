@@ -172,6 +172,31 @@ def test_a_frame_without_a_time_follows_the_one_before(tmp_path, make_video, mon
     assert [frame.time for frame in read] == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 0.04, 0.04, 0.12, 0.16, 0.16, 0.24, 0.28], [0, 0.04, 0.05, 0.12, 0.16, 0.17, 0.24, 0.28]),
+        ([0, 0.04, 0.12, 0.08, 0.16, 0.2], [0, 0.04, 0.12, 0.13, 0.16, 0.2]),
+        ([0, *[0.04] * 6, 0.08, 0.12], [0, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12]),
+        ([0, 0.4, 0.8, 0, 0.4, 0.4, 0.8], [0, 0.4, 0.8, 0.84, 1.24, 1.25, 1.64]),
+    ],
+    ids=["repeated", "out of order", "repeated for long", "joined"],
+)
+def test_a_time_that_is_no_later_moves_that_frame_alone(
+    times, expected, tmp_path, make_video, draw_frames, monkeypatch
+):
+    decoded = PyAVVideo._decoded
+
+    def at_times(self):
+        for frame, time in zip(decoded(self), times, strict=True):
+            frame.pts = round(time / frame.time_base)
+            yield frame
+
+    monkeypatch.setattr(PyAVVideo, "_decoded", at_times)
+    read = list(iter_video_frames(make_video(tmp_path / "clock.mp4", draw_frames(len(times)))))
+    assert [frame.time for frame in read] == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_bare_stream_without_times_gets_equal_steps(tmp_path, make_video):
     path = make_video(tmp_path / "bare.h264", container="h264")
     assert read_video(path).times == pytest.approx([i / 25 for i in range(12)])

@@ -1,9 +1,11 @@
 """Streams from source to files: one or several, to their end, to a stop, and over a restart."""
 
+import errno
 import io
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,9 +13,11 @@ import pytest
 from broadcast import STALL, Broadcast, scene, send, transport_stream
 from kinetrack.processing import streaming
 from kinetrack.processing.analyze import analyze
-from kinetrack.processing.live_kinetrack import Reconnect
+from kinetrack.processing.live_kinetrack import Reconnect, StreamEvent
 from kinetrack.processing.loading import load_model
 from kinetrack.processing.session_state_kinetrack import read_states, write_states
+from kinetrack.processing.sinks import VideoSink
+from kinetrack.processing.stream_sinks import JsonLinesSink
 from kinetrack.processing.streaming import OutputSettings, stream, unique_names
 
 
@@ -113,6 +117,47 @@ def test_restart_after_a_crash_writes_no_frame_twice(network, recording, tmp_pat
     assert (folder / "tracks.txt").read_text() == (tmp_path / "one" / "door" / "tracks.txt").read_text()
 
 
+def test_restart_after_a_crash_reads_a_recording_behind_an_address_again(network, tmp_path, make_video, serve_folder):
+    """Only its open connection says that it is no camera; the state remembers."""
+    make_video(tmp_path / "door.mkv", np.stack([scene(index) for index in range(40)]))
+    address, state = f"{serve_folder(tmp_path)}/door.mkv", tmp_path / "state.safetensors"
+    stream(address, network, output=tmp_path / "two", state=state, max_frames=15)
+    saved = state.read_bytes()
+    stream(address, network, output=tmp_path / "two", state=state, max_frames=5)
+    state.write_bytes(saved)
+    stream(address, network, output=tmp_path / "two", state=state)
+    stream(address, network, output=tmp_path / "one")
+    ours, theirs = (frames_of(tmp_path / run / "127.0.0.1-door.mkv" / "frames.jsonl") for run in ("two", "one"))
+    assert ours == theirs
+
+
+def test_restart_after_a_crash_draws_frames_since_the_save_again(network, recording, tmp_path):
+    state, output = tmp_path / "state.safetensors", OutputSettings(tmp_path, ("video",))
+    stream(recording, network, output=output, state=state, max_frames=15)
+    saved = state.read_bytes()
+    stream(recording, network, output=output, state=state, max_frames=5)
+    state.write_bytes(saved)
+    stream(recording, network, output=output, state=state)
+    counts = []
+    for path in sorted((tmp_path / "door").glob("*.mp4")):
+        with av.open(str(path)) as video:
+            counts.append(sum(1 for _ in video.decode(video=0)))
+    assert counts == [15, 5, 25]
+
+
+def test_only_streams_of_the_state_go_on_in_their_files(network, recording, tmp_path, make_video):
+    yard, state, output = make_video(tmp_path / "yard.mp4"), tmp_path / "state.safetensors", OutputSettings(tmp_path)
+    stream(yard, network, output=output, max_frames=3)
+    stream(recording, network, output=output, state=state, max_frames=3)
+    stream([recording, yard], network, output=output, state=state, max_frames=3)
+    indices = {
+        name: [frame["frame_index"] for frame in frames_of(tmp_path / name / "frames.jsonl")]
+        for name in ("door", "yard")
+    }
+    assert indices == {"door": list(range(6)), "yard": list(range(3))}
+    assert not output.append
+
+
 def test_a_state_that_cannot_be_written_is_noticed_at_once(network, recording, tmp_path):
     seen = []
     with pytest.raises(OSError, match="The state cannot be kept in .*: it is a folder"):
@@ -134,6 +179,72 @@ def test_a_disk_that_is_full_for_a_while_ends_no_stream(network, recording, tmp_
     (status,) = stream(recording, network, state=tmp_path / "state.safetensors", save_every=0.0)
     assert status.frames == 40 and caplog.text.count("No space left") == 2
     assert read_states(tmp_path / "state.safetensors")[0]["door"]["frame_index"] == 40
+
+
+def test_whatever_ends_the_run_the_state_is_saved_and_the_files_are_complete(network, recording, tmp_path, monkeypatch):
+    look, left = streaming.look_together, list(range(5))
+
+    def look_five_times(*given):
+        if not left:
+            raise ValueError("This frame cannot be used.")
+        left.pop()
+        return look(*given)
+
+    monkeypatch.setattr(streaming, "look_together", look_five_times)
+    state, output = tmp_path / "state.safetensors", OutputSettings(tmp_path, ("jsonl", "video"))
+    with pytest.raises(ValueError, match="cannot be used"):
+        stream(recording, network, output=output, state=state)
+    assert read_states(state)[0]["door"]["frame_index"] == 5
+    assert len(frames_of(tmp_path / "door" / "frames.jsonl")) == 5
+    assert (tmp_path / "door" / "annotated-000001.mp4").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_ends_its_stream_and_no_other(network, recording, tmp_path, make_video):
+    yard, state, events = make_video(tmp_path / "yard.mp4"), tmp_path / "state.safetensors", []
+    (tmp_path / "door").mkdir()
+    (tmp_path / "door" / "frames.jsonl").symlink_to("/dev/full")
+    told = {"on_event": lambda name, event: events.append((name, event.kind)), "save_every": 0.0}
+    statuses = stream([recording, yard], network, output=tmp_path, state=state, **told)
+    assert [status.state for status in statuses] == ["failed", "ended"]
+    assert statuses[1].frames == 12 == len(frames_of(tmp_path / "yard" / "frames.jsonl"))
+    assert [kind for name, kind in events if name == "door"] == ["connected", "failed"]
+    assert read_states(state)[0]["yard"]["frame_index"] == 12
+    with pytest.raises(OSError, match=r"cannot be written to .*door: No space left on device"):
+        stream(recording, network, output=tmp_path)
+
+
+def test_a_file_that_cannot_be_completed_keeps_no_other_from_it(network, recording, tmp_path, monkeypatch):
+    def close(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JsonLinesSink, "close", close)
+    with pytest.raises(OSError, match="No space left on device"):
+        stream(recording, network, output=OutputSettings(tmp_path, ("jsonl", "video")), max_frames=3)
+    assert (tmp_path / "door" / "annotated-000001.mp4").is_file()
+
+
+def test_a_segment_that_cannot_be_completed_leaves_nothing_behind(network, recording, tmp_path, monkeypatch):
+    def close(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(VideoSink, "close", close)
+    with pytest.raises(OSError, match="No space left on device"):
+        stream(recording, network, output=OutputSettings(tmp_path, ("video",)), max_frames=3)
+    assert not list((tmp_path / "door").iterdir())
+
+
+def test_reader_that_leaves_ends_all_streams_and_the_state_is_saved(network, recording, tmp_path):
+    class Pipe(io.StringIO):
+        def flush(self):
+            if self.tell() > 2000:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(BrokenPipeError):
+        stream([recording, recording], network, output=OutputSettings(lines=Pipe()), state=state)
+    # Which of the two was first is not known.
+    assert 0 < sum(saved["frame_index"] for saved in read_states(state)[0].values()) < 80
 
 
 def test_a_recording_that_cannot_be_read_is_no_end(network, recording, tmp_path):
@@ -241,6 +352,14 @@ def test_live_source_that_breaks_off_counts_its_breaks(network, tmp_path):
     assert (status.breaks, status.frames) == (1, 45)
     events = [line["event"] for line in lines_of(status.folder / "frames.jsonl") if "event" in line]
     assert [kind for kind in events if kind != "damaged"] == ["connected", "disconnected", "reconnected"]
+
+
+def test_source_that_is_away_stays_so_until_it_is_back():
+    one, states = streaming._Stream("door", None, None, OutputSettings(), {}, None, None), []
+    for kind in ("damaged", "connected", "damaged", "disconnected", "damaged", "reconnected"):
+        one._tell(StreamEvent(kind, "", 0.0))
+        states.append(one.status.state)
+    assert states == ["connecting", "running", "running", "away", "away", "running"]
 
 
 def test_lines_of_all_streams_go_to_one_open_file(network, recording):
