@@ -88,6 +88,8 @@ def bundle(
         write_json_atomically(staging / PROCESSOR, processor | {"auto_map": PROCESSOR_AUTO_MAP})
         shutil.copyfile(checkpoint / WEIGHTS, staging / WEIGHTS)
         shutil.copyfile(checkpoint / "README.md", staging / "README.md")
+        for name in card_pictures(checkpoint / "README.md"):
+            shutil.copyfile(checkpoint / name, staging / name)
         shutil.copyfile(PACKAGE / "LICENSE", staging / "LICENSE")
         if prove:
             prove_bundle(staging, progress)
@@ -133,6 +135,12 @@ def _name_indirect_imports(name: str, modules: dict[str, str]) -> str:
         return ""
     lines = "".join(f"    from .{module} import *  # noqa\n" for module in missing)
     return f"\nif False:  # for Transformers, which searches the text for files to copy\n{lines}"
+
+
+def card_pictures(card: Path) -> list[str]:
+    """Names of the pictures beside a model card that it shows."""
+    shown = re.findall(r"!\[[^\]]*\]\(([\w-]+\.(?:png|jpg))\)", card.read_text(encoding="utf-8"))
+    return [name for name in shown if (card.parent / name).is_file()]
 
 
 def _imports(text: str) -> list[str]:

@@ -56,7 +56,8 @@ def evaluate(
         data: a folder that holds MOTChallenge sequences, folders of clips by class, or both, at any depth; or a list of
             `Sequence` and `LabelledClip`.
         task: "tracking", "actions" or "both".
-        output: folder for `evaluation.json`, `evaluation.md`, `tracks/<sequence>.txt` and figures.
+        output: folder for `evaluation.json`, `evaluation.md`, `tracks/<sequence>.txt` and figures, such as
+            `failures_<sequence>.jpg`, the frames in which tracking fails worst.
         split: "val" or "dev": only what that committed list names below `data` (tracking on "val": `mot/val`).
             "test": the test clips of UCF-101, HMDB-51, a CSV file or class folders.
         half: "val" for the second half of every sequence, "train" for the first, as MOT17 is usually split.
@@ -119,7 +120,7 @@ def evaluate(
     if detailed:
         report |= evaluation.details(seed, tracked_actors)
     if output is not None:
-        _write_report(Path(output), report, rows)
+        _write_report(Path(output), report, rows, evaluation.scored)
     return report
 
 
@@ -142,7 +143,7 @@ class Evaluation:
             **(model.config.label_groups or {}),
         }
         self.targets = [self._target(clip) for clip in clips]
-        self.scored = {sequence.folder.name: scored_objects(model.config, sequence) for sequence in sequences}
+        self.scored = [item for sequence in sequences for item in scored_objects(model.config, sequence)]
         self._actors = {}
 
     def run(self, report: dict, stopwatch: Stopwatch, advance, with_labels: bool = False) -> dict[str, np.ndarray]:
@@ -152,13 +153,13 @@ class Evaluation:
             task = "both" if with_labels and getattr(self.model, "action_head", None) is not None else "tracking"
             session = KineTrackSession(self.model, self.processor, task=task, **self.options)
             for sequence in self.sequences:
-                scored = self.scored[sequence.folder.name]
+                scored = [item for item in self.scored if item.sequence is sequence]
                 tracks, people = track_sequence(session, sequence, [item.label for item in scored], stopwatch)
                 rows |= {item.name: found for item, found in zip(scored, tracks, strict=True)}
                 if task == "both":
                     report.setdefault("people_labels", {})[scored[0].name] = self._count_labels(people)
                 advance(sequence.folder.name)
-            report["tracking"] = _score_tracks(rows, [item for scored in self.scored.values() for item in scored])
+            report["tracking"] = _score_tracks(rows, self.scored)
         if self.clips:
             self._run_clips(report, stopwatch, advance)
         return rows
@@ -311,8 +312,9 @@ def person_label(config) -> int:
     raise ValueError(f"MOTChallenge sequences annotate persons; this model detects {classes}.")
 
 
-def _write_report(folder: Path, report: dict, rows: dict[str, np.ndarray]) -> None:
+def _write_report(folder: Path, report: dict, rows: dict[str, np.ndarray], scored: list[ScoredObjects]) -> None:
     """Write everything, each file whole or not at all."""
+    from .evaluation_failures import draw_failures
     from .metrics.evaluation_figures import evaluation_figures
 
     (folder / "tracks").mkdir(parents=True, exist_ok=True) if rows else folder.mkdir(parents=True, exist_ok=True)
@@ -326,6 +328,10 @@ def _write_report(folder: Path, report: dict, rows: dict[str, np.ndarray]) -> No
             f"{int(r[0])},{int(r[1])},{r[2]:.2f},{r[3]:.2f},{r[4]:.2f},{r[5]:.2f},{r[6]:.4f},-1,-1,-1\n" for r in tracks
         )
         files[folder / "tracks" / f"{name}.txt"] = "".join(lines)
+    for item in scored:
+        picture = draw_failures(item.sequence, rows[item.name], item.number)
+        if picture is not None:
+            files[folder / f"failures_{item.name}.jpg"] = picture
     for path, content in files.items():
         write_atomically(path, content)
 

@@ -5,10 +5,10 @@ import os
 import re
 from pathlib import Path
 
-from .bundle import CONFIG, WEIGHTS, BundleError, is_bundle, refuse_untrained
+from .bundle import CONFIG, WEIGHTS, BundleError, card_pictures, is_bundle, refuse_untrained
 from .loading_proof import prove_bundle
 
-# What a bundle holds; nothing else leaves the machine.
+# What a bundle holds; nothing else but the pictures of its card leaves the machine.
 _SHARED = re.compile(
     r"(?:\w+_kinetrack\.py|config\.json|video_preprocessor_config\.json|model\.safetensors|README\.md|LICENSE)"
 )
@@ -33,7 +33,9 @@ def list_upload(folder: str | os.PathLike) -> dict[str, int]:
         )
     if not is_bundle(folder):
         raise BundleError(f"{folder} is no Hub repository. Make one of a checkpoint with `kinetrack bundle`.")
-    strange = sorted(path.name for path in folder.iterdir() if not _SHARED.fullmatch(path.name))
+    shown = card_pictures(folder / "README.md") if (folder / "README.md").is_file() else []
+    names = sorted(path.name for path in folder.iterdir())
+    strange = [name for name in names if not _SHARED.fullmatch(name) and name not in shown]
     if strange:
         raise BundleError(
             f"{folder} holds {', '.join(strange)}, which does not belong to a bundle. Remove it, or "

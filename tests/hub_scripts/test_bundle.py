@@ -11,6 +11,7 @@ from kinetrack.configuration.configuration_kinetrack import KineTrackConfig
 from kinetrack.hub_scripts import loading_probe
 from kinetrack.hub_scripts.bundle import AUTO_MAP, BundleError, bundle, flatten_modules
 from kinetrack.hub_scripts.loading_proof import ProofError, prove_bundle
+from kinetrack.hub_scripts.push import list_upload
 from kinetrack.modeling.modeling_kinetrack import KineTrackForVideoAnalysis
 from kinetrack.processing.video_processing_kinetrack import KineTrackVideoProcessor
 
@@ -25,7 +26,10 @@ def checkpoint(tmp_path_factory):
     config = KineTrackConfig(backbone_config=BACKBONE, hidden_size=8, motion_channels=4, embedding_size=4, trained=True)
     KineTrackForVideoAnalysis(config).save_pretrained(folder)
     KineTrackVideoProcessor(num_frames=4).save_pretrained(folder)
-    (folder / "README.md").write_text("# A model\n")
+    card = "# A model\n![It fails](failures.jpg) ![](https://x.org/y.png) ![](../z.png) ![](gone.png)\n"
+    (folder / "README.md").write_text(card)
+    (folder / "failures.jpg").write_bytes(b"picture")
+    (folder / "training_log.jsonl").write_text("{}")
     return folder
 
 
@@ -151,6 +155,16 @@ def test_pickled_weights_are_refused(checkpoint, tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(BundleError, match="a pickle, which can run code"):
         bundle(folder, tmp_path / "out", prove=False)
+
+
+def test_pictures_of_the_card_go_along_and_nothing_else(made):
+    others = {path.name for path in made.iterdir() if not path.name.endswith("_kinetrack.py")}
+    files = {"config.json", "video_preprocessor_config.json", "model.safetensors", "README.md", "LICENSE"}
+    assert others == files | {"failures.jpg"}
+    assert "failures.jpg" in list_upload(made)
+    (made / "README.md").write_text("# A model\n")
+    with pytest.raises(BundleError, match="holds failures.jpg, which does not belong"):
+        list_upload(made)
 
 
 def test_a_folder_that_is_something_else_is_never_replaced(checkpoint, tmp_path):
