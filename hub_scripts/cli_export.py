@@ -49,7 +49,9 @@ def export(
 ) -> None:
     r"""Write a model as a graph that runs without this package; a README in the folder says how.
 
-    The result is compared with PyTorch before it is there. Batch and frame size stay free.
+    Every graph is compared with the model before the folder is there; 8 bits cannot be equal, what they are made of is.
+
+    Batch and frame size stay free.
 
     Run it:  kinetrack analyze my.mp4 --model DIR
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from ..processing.decoding_kinetrack import iter_video_frames
 from ..processing.graphs.backends import open_engine
 from ..processing.session_kinetrack import KineTrackSession
+from .data.sources import VIDEO_SUFFIXES
 
 # Frames that the quantiser sees.
 CALIBRATION_FRAMES = 300
 _FRAMES_OF_A_VIDEO = 25
-_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 # Only the encoder: that is where the time is, nothing is carried there, and boxes suffer from a head in 8 bits.
 _KEPT = (r"^(?!.*/encoder/).*",)
 
@@ -72,7 +73,9 @@ def calibration_steps(model, processor, path: Path, format: str, videos: Sequenc
     accelerated = AcceleratedModel(model, engine, format)
     for video in list_videos(videos):
         session = KineTrackSession(accelerated, processor, allow_untrained=True)
-        for _ in itertools.islice(session.run(str(video)), _FRAMES_OF_A_VIDEO):
+        # Not by `run`, which looks ahead: the last frame recorded would not be that of the last result.
+        for frame in itertools.islice(iter_video_frames(video), _FRAMES_OF_A_VIDEO):
+            session.look(frame)
             yield engine.last
 
 
@@ -85,11 +88,12 @@ def list_videos(places: Sequence[Path]) -> list[Path]:
     found = []
     wanted = -(-CALIBRATION_FRAMES // _FRAMES_OF_A_VIDEO // len(places))  # of each place
     for place in map(Path, places):
-        inside = place.rglob("*") if place.is_dir() else [place]
-        files = sorted(file for file in inside if file.is_file() and file.suffix.lower() in _SUFFIXES)
+        inside = (file for file in place.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+        files = [place] if place.is_file() else sorted(inside)
         found += files[:: max(1, len(files) // wanted)][:wanted]
     if not found:
-        raise FileNotFoundError(f"There is no video in {', '.join(map(str, places))} ({', '.join(_SUFFIXES)}).")
+        endings = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise FileNotFoundError(f"There is no video in {', '.join(map(str, places))} ({endings}).")
     return found
 
 

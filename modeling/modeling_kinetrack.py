@@ -247,10 +247,10 @@ class KineTrackModel(KineTrackPreTrainedModel):
         )
         _, pooled, scores = self.attention.attend_space(features.permute(0, 2, 3, 1), overlap)
         if keypoint_logits is not None:
-            near = (pixel_mask, widened(boxes), len(features), height, width, features.device)
+            near = (pixel_mask, widened(boxes), features.shape[0], height, width, features.device)
             pooled = self._with_poses(pooled, keypoint_logits, self.region_overlap(*near, self.config.output_stride))
         if cell_features is not None:
-            area = (pixel_mask, boxes, len(features), height, width, features.device, self.config.statistics_stride)
+            area = (pixel_mask, boxes, features.shape[0], height, width, features.device, self.config.statistics_stride)
             shares = self.region_overlap(*area).to(features.dtype)
             pooled = torch.cat([pooled, region_statistics(cell_features, shares)], dim=-1)
         return scores, pooled

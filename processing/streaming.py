@@ -111,6 +111,8 @@ def stream(
 ) -> list[StreamStatus]:
     """Looks at one or several sources until they end or `stop` is set; their frames go through the model in one batch.
 
+    OpenVINO and `torch.compile` take the frames of a batch one after the other, which costs them nothing.
+
     Args:
         sources: what `find_source` takes, a `StreamSource`, or a list of these.
         model: name of an installed model, folder or Hub id; or a pair `(model, processor)` from `load_model`.

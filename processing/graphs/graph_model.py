@@ -51,6 +51,8 @@ class AcceleratedModel:
         self.parts, self.engine, self.backend = parts, engine, backend
         self.runs_beside = backend != "compile"  # other runtimes leave Python and PyTorch's own threads free
         self.side_by_side = getattr(engine, "side_by_side", 1)
+        # These compile anew for every number of streams, a second and 100 MiB each; on two cores a batch saves no time.
+        self._rows_alone = backend in ("compile", "openvino")
         self._content = (None, None)
         self._carried = {}  # shapes of the state by batch, height and width
 
@@ -100,7 +102,7 @@ class AcceleratedModel:
         batch, _, _, height, width = pixel_values_videos.shape
         state = state or self.initial_state(batch, height, width)
         if begun is None:
-            found = self.engine.run(self._frame_feeds(pixel_values_videos, pixel_mask) | state.named)
+            found = self._run(self._frame_feeds(pixel_values_videos, pixel_mask) | state.named, batch)
         else:
             found = begun(state.named)
         maps = {name: found[name].unsqueeze(1) for name in STEP_MAPS if name in found}
@@ -114,6 +116,14 @@ class AcceleratedModel:
             group_logits=groups,
             **maps,
         )
+
+    def _run(self, feeds, batch):
+        if batch == 1 or not self._rows_alone:
+            return self.engine.run(feeds)
+        rows = [
+            self.engine.run({name: tensor[row : row + 1] for name, tensor in feeds.items()}) for row in range(batch)
+        ]
+        return {name: torch.cat([found[name] for found in rows]) for name in rows[0]}
 
     def _frame_feeds(self, pixel_values_videos, pixel_mask):
         """The inputs of the graph that are the frame's own, not the past's."""

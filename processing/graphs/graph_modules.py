@@ -59,6 +59,10 @@ class Graph:
         for name, shape in self.inputs.items():
             if name == "content_size":
                 made[name] = torch.tensor([[sizes["height"], sizes["width"]]] * sizes["batch"])
+            elif name == "boxes":
+                corners = torch.rand(sizes["batch"], sizes["regions"], 2, 2, generator=generator)
+                frame = torch.tensor([sizes["width"], sizes["height"]])
+                made[name] = (corners * frame).sort(2).values.flatten(2)  # (B, R, 4) xyxy
             else:
                 made[name] = torch.randn(evaluate_shape(shape, sizes), generator=generator)
         return made

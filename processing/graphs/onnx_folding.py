@@ -37,9 +37,11 @@ def join_convolutions(content) -> int:
         bias = outer[:, :, 0, 0] @ inner_bias + outer_bias
         name = second.output[0]
         for suffix, values in (("weight", weight), ("bias", bias)):
-            graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), f"{name}.{suffix}"))
+            tensor = numpy_helper.from_array(values.astype(np.float32), f"{name}.{suffix}")
+            weights[tensor.name] = tensor
+            graph.initializer.append(tensor)
         first.input[1:] = [f"{name}.weight", f"{name}.bias"]
-        first.output[0] = name
+        first.output[0], makers[name] = name, first
         graph.node.remove(second)
         joined += 1
     return joined

@@ -11,7 +11,9 @@ import torch
 from .onnx_engine import input_sizes
 from .openvino_split import Request, StepInParts, output_name
 
-_KEPT_SIZES = 4
+# Sizes of input that stay compiled; each of a step's takes about 100 MiB. Cameras of several come in turns, and so do
+# numbers of regions; files, whose frames are begun ahead, come one after another.
+_KEPT_WHOLE, _KEPT_PARTS = 8, 4
 _STREAMS = 2  # frames of which the first part is computed at a time
 _BEGUN = _STREAMS + 1  # one more waits, so that no stream has nothing to do while Python is busy
 
@@ -23,7 +25,6 @@ class OpenVinoEngine:
         path: an ONNX file from `write_onnx`, or OpenVINO's own `.xml`.
         threads: PyTorch's number when None.
         fixed_sizes: compiles anew for every size, which is faster where sizes seldom change.
-        cache: folder for compiled graphs, which makes the next start quicker.
 
     Attributes:
         inputs: shapes by name.
@@ -34,13 +35,7 @@ class OpenVinoEngine:
         ModuleNotFoundError: the package openvino is missing.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        threads: int | None = None,
-        fixed_sizes: bool = True,
-        cache: Path | None = None,
-    ):
+    def __init__(self, path: Path, threads: int | None = None, fixed_sizes: bool = True):
         import openvino
 
         self._openvino, self._core = openvino, shared_core()
@@ -53,8 +48,6 @@ class OpenVinoEngine:
             # OpenVINO would take bfloat16 where the processor has it.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        if cache is not None:
-            self._settings["CACHE_DIR"] = str(cache)
         self._model = self._core.read_model(str(path))
         self.inputs = {port.any_name: _symbolic(port) for port in self._model.inputs}
         self.outputs = [output_name(port) for port in self._model.outputs]
@@ -83,14 +76,15 @@ class OpenVinoEngine:
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in feeds.items()} | carried
         with self._lock:
-            parts = _kept(self._parts, (tuple(feeds), *shapes.items()), lambda: self._cut(feeds, shapes))
+            key = (tuple(feeds), *shapes.items())
+            parts = _kept(self._parts, _KEPT_PARTS, key, lambda: self._cut(feeds, shapes))
         return functools.partial(parts.end, parts.begin(feeds))
 
     def _run(self, feeds: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if self._fixed_sizes:
             shapes = {name: tuple(feeds[name].shape) for name in self.inputs}
-            return _kept(self._requests, tuple(shapes.items()), lambda: self._request(shapes))(feeds)
-        request = _kept(self._requests, (), lambda: self._compile(self._model).create_infer_request())
+            return _kept(self._requests, _KEPT_WHOLE, tuple(shapes.items()), lambda: self._request(shapes))(feeds)
+        request = _kept(self._requests, 1, (), lambda: self._compile(self._model).create_infer_request())
         kept = {name: tensor.contiguous() for name, tensor in feeds.items()}
         for name in self.inputs:
             request.set_tensor(name, self._openvino.Tensor(kept[name].numpy(), shared_memory=True))
@@ -113,12 +107,12 @@ class OpenVinoEngine:
         return self._core.compile_model(model, "CPU", self._settings | settings)
 
 
-def _kept(made: OrderedDict, key: tuple, make: Callable):
-    """What is made for a key; the last few of them are kept."""
+def _kept(made: OrderedDict, most: int, key: tuple, make: Callable):
+    """What is made for a key; so many of them are kept, the last ones."""
     if key not in made:
         made[key] = make()
     made.move_to_end(key)
-    if len(made) > _KEPT_SIZES:
+    if len(made) > most:
         made.popitem(last=False)
     return made[key]
 

@@ -112,6 +112,11 @@ def test_impossible_request_is_refused_before_anything_runs(arguments):
         benchmark.run_benchmark("no-model-needed", **arguments)
 
 
+def test_exported_folders_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="must differ; got a/int8, b/int8"):
+        benchmark.run_benchmark("no-model-needed", parts=["speed"], exported=["a/int8", "b/int8"])
+
+
 def test_things_timed_in_turns_take_what_they_take():
     import time
 

@@ -1,5 +1,7 @@
 """`kinetrack export`: folders that run without this package, and that this package runs like the model itself."""
 
+import contextlib
+import dataclasses
 import json
 import re
 import shutil
@@ -13,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 from kinetrack.hub_scripts import export as export_module
-from kinetrack.hub_scripts.export import export
+from kinetrack.hub_scripts.export import check_parity, export, export_program
 from kinetrack.processing.detection_kinetrack import decode_detections
+from kinetrack.processing.graphs import exportable
+from kinetrack.processing.graphs.exportable import exportable_copy
+from kinetrack.processing.graphs.graph_modules import region_graphs, step_graph
 from kinetrack.processing.graphs.openvino_engine import shared_core
 from kinetrack.processing.session_kinetrack import KineTrackSession
 
@@ -95,6 +100,41 @@ def test_torch_export_runs_with_pytorch_alone_at_any_size(model_folder, draw_fra
     frames = draw_frames(3, 128, 96)
     found = run_readme(folder, frames, ("kinetrack",))
     np.testing.assert_allclose(found["logits"], run_model(model_folder, frames).logits, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def program(model_folder):
+    """The tiny model's step by `torch.export`."""
+    return export_program(step_graph(exportable_copy(kinetrack.load_model(model_folder, "cpu")[0])))
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 64, 96), (4, 64, 96), (1, 128, 64), (4, 128, 64)])
+@torch.inference_mode()
+def test_torch_step_equals_the_model_over_carried_steps(model_folder, program, batch, height, width):
+    model, _ = kinetrack.load_model(model_folder, "cpu")
+    graph, run, wanted = step_graph(model), program.module(), None
+    mask = torch.zeros(batch, height, width, dtype=torch.bool)
+    for index in range(batch):  # every stream shows a frame of its own size
+        mask[index, : height - 8 * index, : width - 12 * index] = True
+    content = torch.stack([mask[:, :, 0].sum(1), mask[:, 0].sum(1)], 1)
+    state = model.initial_state(batch, height, width).tensors()
+    for frame in torch.randn(10, batch, 1, 3, height, width, generator=torch.Generator().manual_seed(1)):
+        wanted = model(frame, pixel_mask=mask, state=wanted and wanted.state)
+        found = dict(zip(graph.outputs, run(frame[:, 0], content, *state.values()), strict=True))
+        state = {name: found[f"new.{name}"] for name in state}
+        for name in ("logits", "spatial_attention", "last_hidden_state"):
+            of_frame = getattr(wanted, name) if name == "logits" else getattr(wanted, name)[:, 0]
+            torch.testing.assert_close(found[name], of_frame, atol=1e-3, rtol=0)
+    torch.testing.assert_close(state, wanted.state.tensors(), atol=1e-3, rtol=0)
+
+
+def test_torch_export_takes_models_that_remember_keypoints_and_statistics_of_regions(tiny_backbone, tmp_path):
+    torch.manual_seed(0)
+    settings = {"hidden_size": 8, "embedding_size": 6, "keypoints": ["head", "hand"], "statistics_channels": 16}
+    model = kinetrack.KineTrackForVideoAnalysis(kinetrack.KineTrackConfig(backbone_config=tiny_backbone, **settings))
+    graph = region_graphs(model.eval())[0]
+    torch.export.save(export_program(graph), tmp_path / "regions.pt2")
+    assert check_parity(graph, tmp_path / "regions.pt2", "torch") < 1e-3
 
 
 def test_folder_holds_what_is_needed_and_says_what_is_in_it(exported):
@@ -200,6 +240,84 @@ def test_graph_that_differs_is_not_left_behind(model_folder, tmp_path, monkeypat
     with pytest.raises(RuntimeError, match="differs from PyTorch"):
         export(model_folder, tmp_path / "exported")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_export_is_compared_with_the_model_and_not_with_the_copy_it_is_made_from(
+    model_folder, tmp_path, monkeypatch, format
+):
+    monkeypatch.setattr(exportable, "centre", lambda convolution: None)
+    with pytest.raises(RuntimeError, match="exported step differs from PyTorch"):
+        export(model_folder, tmp_path / "exported", format)
+    assert not list(tmp_path.iterdir())
+
+
+class Wrong(torch.nn.Module):
+    """A module whose first output is wrong."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs):
+        first, *others = self.module(*inputs)
+        return first + 1, *others
+
+
+@pytest.mark.parametrize("name", ["regions", "recall", "actions"])
+def test_every_graph_is_compared_with_the_model(model_folder, tmp_path, monkeypatch, name):
+    write = export_module._write
+
+    def write_wrong(graph, *where):
+        return write(dataclasses.replace(graph, module=Wrong(graph.module)) if graph.name == name else graph, *where)
+
+    monkeypatch.setattr(export_module, "_write", write_wrong)
+    with pytest.raises(RuntimeError, match=f"exported {name} differs from PyTorch"):
+        export(model_folder, tmp_path / "exported")
+
+
+@pytest.mark.parametrize(("frames", "refused"), [(1, False), (20, True)])
+def test_rounding_may_choose_other_objects_in_a_frame_but_not_in_all(model_folder, monkeypatch, frames, refused):
+    graph, left = step_graph(kinetrack.load_model(model_folder, "cpu")[0]), [frames]
+
+    def run(feeds):
+        found = dict(zip(graph.outputs, graph.module(*feeds.values()), strict=True))
+        for row in range(len(found["object_boxes"])):
+            found["object_boxes"][row] += 8.0 * (left[0] > 0)
+            left[0] -= 1
+        return found
+
+    monkeypatch.setattr(export_module, "_runner", lambda *_: run)
+    with pytest.raises(RuntimeError, match="differs") if refused else contextlib.nullcontext():
+        check_parity(graph, Path(), "onnx")
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "difference"),
+    [
+        ([1.0, NAN, -INF, INF], [1.5, NAN, -INF, INF], 0.5),
+        ([1.0, 2.0], [1.0, NAN], INF),
+        ([NAN, 2.0], [1.0, 2.0], INF),
+        ([NAN], [INF], INF),
+        ([INF], [-INF], INF),
+        ([INF], [1.0], INF),
+        ([1.0, 1.0], [1.0], INF),
+        ([], [], 0.0),
+    ],
+)
+def test_what_is_not_finite_has_to_be_so_in_both(wanted, found, difference):
+    assert export_module._difference(torch.tensor(wanted), torch.tensor(found)) == pytest.approx(difference, abs=0)
+
+
+@pytest.mark.parametrize("output", [".", "", "..", "{here}"])
+def test_folder_that_the_program_runs_in_is_refused(model_folder, tmp_path, monkeypatch, output):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="is or holds the folder that this runs in.*Name a new one"):
+        export(model_folder, output.format(here=tmp_path / "here"))
 
 
 @pytest.mark.parametrize(

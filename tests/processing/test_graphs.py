@@ -25,6 +25,7 @@ from kinetrack.processing.graphs.graph_model import AcceleratedModel
 from kinetrack.processing.graphs.graph_modules import (
     MAX_OBJECTS,
     OBJECT_OUTPUTS,
+    Graph,
     clip_graph,
     region_graphs,
     step_graph,
@@ -199,6 +200,19 @@ def test_compiled_step_equals_the_model(make_model):
     assert largest_difference(model, AcceleratedModel(model, engine, "compile"), 2, 64, 96, steps=5) < 1e-3
 
 
+class Doubled(torch.nn.Module):
+    def forward(self, values):
+        return (values * 2,)
+
+
+def test_compiled_graph_takes_more_sizes_than_pytorch_would_compile_by_itself():
+    engine = CompiledEngine(Graph("doubled", Doubled(), {"a": ("batch",)}, {"b": ("batch",)}), compiler="eager")
+    before = torch._dynamo.config.cache_size_limit
+    for size in range(1, 13):
+        torch.testing.assert_close(engine.run({"a": torch.ones(size)}), {"b": torch.full((size,), 2.0)})
+    assert torch._dynamo.config.cache_size_limit == before
+
+
 def test_graph_has_only_standard_operators(written):
     import onnx
 
@@ -318,6 +332,20 @@ def test_streams_of_one_batch_get_what_each_would_get_alone(model_folder, frames
             np.testing.assert_array_equal(one.track_ids, other.track_ids)
             np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
             np.testing.assert_allclose(one.clip_action, other.clip_action, atol=1e-4)
+
+
+def test_openvino_compiles_once_however_many_streams_are_ready(model_folder, frames, monkeypatch):
+    model, processor = kinetrack.load_model(model_folder, "cpu", backend="openvino")
+    compiled, compile_model = [], OpenVinoEngine._compile
+    monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *args: compiled.append(1) or compile_model(*args))
+    together, alone = ([KineTrackSession(model, processor) for _ in range(5)] for _ in range(2))
+    for ready in (1, 3, 5, 2, 4):
+        found = step_sessions(together[:ready], frames[:ready])
+        for one, session, frame in zip(found, alone, frames, strict=False):
+            wanted = session.step(frame)
+            for name in ("track_ids", "boxes", "scores", "actions", "clip_action", "spatial_attention"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(wanted, name))
+    assert len(compiled) == 1
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])

@@ -24,6 +24,7 @@ class ReadTwice(nn.Module):
     [
         (nn.Sequential(nn.Conv2d(16, 24, 3, padding=1, bias=False), nn.Conv2d(24, 4, 1)), 1),
         (nn.Sequential(nn.Conv2d(16, 24, 1), nn.BatchNorm2d(24), nn.Conv2d(24, 4, 1, bias=False)), 1),
+        (nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.Conv2d(24, 12, 1), nn.Conv2d(12, 4, 1)), 1),
         (nn.Sequential(nn.Conv2d(16, 2, 1), nn.Conv2d(2, 4, 1)), 2),  # one would be more to compute
         (nn.Sequential(nn.Conv2d(16, 24, 1), nn.ReLU(), nn.Conv2d(24, 4, 1)), 2),
         (nn.Sequential(nn.Conv2d(16, 24, 1), nn.Conv2d(24, 4, 3, padding=1)), 2),

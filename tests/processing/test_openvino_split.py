@@ -78,6 +78,15 @@ def test_parts_give_what_the_whole_gives(engine, batch):
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_sizes_that_come_in_turns_are_compiled_once_each(engine, monkeypatch):
+    compiled, compile_model = [], OpenVinoEngine._compile
+    monkeypatch.setattr(OpenVinoEngine, "_compile", lambda *args: compiled.append(1) or compile_model(*args))
+    for batch in [1, 2, 3, 4, 5, 6] * 2:
+        given = {name: tensor.repeat(batch, 1) for name, tensor in GIVEN.items()}
+        assert engine.run(given | {"memory": torch.zeros(batch, 3)})["positive"].shape == (batch, 3)
+    assert len(compiled) == 6
+
+
 def test_frames_begun_side_by_side_do_not_mix(engine):
     frames = torch.randn(40, 1, 3)
 
