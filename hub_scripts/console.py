@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 
 # Which extra brings a package that not everybody installs.
 _EXTRAS = {
@@ -12,6 +13,8 @@ _EXTRAS = {
     "trackers": "dev",
 }
 
+
+_FORMAT = warnings.formatwarning
 
 # What a person can put right. Two libraries have errors of their own for it.
 _BAD_INPUT = (OSError, ValueError, ImportError, RuntimeError, MemoryError, ArithmeticError)
@@ -33,6 +36,12 @@ def prepare_console() -> None:
     # wants the same cores; threads that sleep at once cost half the speed of an idle machine. A short spin has neither.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.formatwarning = _plain_warning
+
+
+def _plain_warning(message, category, filename, lineno, line=None) -> str:
+    """What to tell of a warning: where in the code it was raised helps nobody who runs a command."""
+    return f"Warning: {message}\n" if category is UserWarning else _FORMAT(message, category, filename, lineno, line)
 
 
 def one_line(error: BaseException) -> str:

@@ -389,3 +389,10 @@ def test_backend_that_does_not_fit_is_one_line(run, model_folder, video_path, tm
     assert errors(err) == [
         f"Error: {tmp_path / 'exported'} was exported for onnx and cannot run with --backend compile."
     ]
+
+
+def test_a_warning_is_one_line():
+    code = "import warnings; from kinetrack.hub_scripts import console; console.prepare_console(); "
+    code += "warnings.warn('2 videos are missing.'); warnings.warn('old', FutureWarning)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stderr.startswith("Warning: 2 videos are missing.\n") and "FutureWarning: old" in done.stderr

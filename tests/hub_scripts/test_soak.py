@@ -36,7 +36,7 @@ def test_what_grows_is_noticed(monkeypatch, grows):
     now = {"memory": 100.0, "files": 5, "threads": 2, "seconds": 0.0}
     monkeypatch.setattr(soak, "resident_mib", lambda: now["memory"])
     monkeypatch.setattr(soak, "open_files", lambda: now["files"])
-    monkeypatch.setattr(soak.threading, "active_count", lambda: now["threads"])
+    monkeypatch.setattr(soak, "running_threads", lambda: now["threads"])
     monkeypatch.setattr(soak.time, "process_time", lambda: now["seconds"])
     watch = Watch(1000)
     for index in range(1000):
